@@ -1,0 +1,342 @@
+"""Checkpoints: runs trained once, kept whole, continued after any interruption.
+
+A finished run consists of its weights (``models/*.safetensors``), its record
+(``cache/runs/<run>.json``) and its metrics (``cache/metrics/<run>/<split>.txt``). While it
+trains, ``cache/checkpoints/<run>.safetensors`` holds the whole state after the last epoch.
+safetensors files hold numbers only: loading one cannot execute anything.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import safetensors
+import torch
+from safetensors.torch import load as parse_tensors
+from safetensors.torch import save as tensor_bytes
+from torch import Tensor
+
+from . import files, runs
+from .data import pool
+from .files import DigitcnnError
+from .model import DigitCNN
+from .runs import RunConfig
+from .training import Metrics, Training, build_model, evaluation_split, pick_device, training_split
+
+FORMAT = "digitcnn-1"
+COLUMNS = ("epoch", "loss", "accuracy", "precision", "recall")
+
+
+class Interrupted(DigitcnnError):
+    """Training was stopped by Ctrl-C after a whole number of epochs had been saved."""
+
+
+def checkpoint_path(run: RunConfig) -> Path:
+    """Where an unfinished run's state lies."""
+    return files.cache_path("checkpoints", f"{run.id}.safetensors")
+
+
+def weights_path(run: RunConfig) -> Path:
+    """Where a finished run's weights lie."""
+    return files.model_path(run.model_file)
+
+
+def record_path(run: RunConfig) -> Path:
+    """Where a finished run's record lies."""
+    return files.cache_path("runs", f"{run.id}.json")
+
+
+def metrics_path(run: RunConfig, split: str) -> Path:
+    """Where a run's metrics of one split lie: tab-separated, a row an epoch."""
+    return files.cache_path("metrics", run.id, f"{split}.txt")
+
+
+def load_or_train(run: str | RunConfig) -> tuple[DigitCNN, dict[str, pd.DataFrame]]:
+    """The trained model of a run, on the best device, and its metrics by split.
+
+    Loads them where they are there and current, else trains (and says so on the terminal). With
+    ``DIGITCNN_TRAIN=never`` in the environment, a run that would have to train is an error.
+    """
+    run = runs.get(run)
+    ensure(run)
+    if not weights_path(run).is_file():  # an experiment's weights are not part of the repository
+        train(run)
+    return load_model(run), history(run)
+
+
+def ensure(run: str | RunConfig) -> None:
+    """Train a run unless its record and metrics are there and current."""
+    run = runs.get(run)
+    if stale(run):
+        pool(run.data)  # the data may be there without its manifest
+        if stale(run):
+            train(run)
+
+
+def stale(run: RunConfig) -> str:
+    """Why a run has to be trained: ``missing``, what changed, or an empty string if current."""
+    if not record_path(run).is_file() or not all(
+        metrics_path(run, split).is_file() for split in ("train", *run.held_out)
+    ):
+        return "missing"
+    if not runs.has_manifest(run.data):
+        return "data not read yet"
+    recorded, current = files.read_json(record_path(run)), runs.ingredients(run)
+    return _differences(recorded.get("ingredients", {}), current)
+
+
+def _differences(recorded: dict, current: dict) -> str:
+    changed = [name for name, value in current.items() if recorded.get(name) != value]
+    return " and ".join(changed) + " changed" if changed else ""
+
+
+def record(run: str | RunConfig) -> dict:
+    """A finished run's record: configuration, ingredients, key, environment, wall time."""
+    run = runs.get(run)
+    ensure(run)
+    return files.read_json(record_path(run))
+
+
+def history(run: str | RunConfig) -> dict[str, pd.DataFrame]:
+    """A finished run's metrics by split, a row an epoch; trains the run if need be."""
+    run = runs.get(run)
+    ensure(run)
+    return {split: read_metrics(metrics_path(run, split)) for split in ("train", *run.held_out)}
+
+
+def read_metrics(path: Path) -> pd.DataFrame:
+    """Read one metrics file. Raises `DigitcnnError` if it is damaged."""
+    try:
+        table = pd.read_csv(path, sep="\t")
+        whole = tuple(table.columns) == COLUMNS and len(table) > 0
+        if whole and (table["epoch"].to_numpy() == np.arange(1, len(table) + 1)).all():
+            # The loss of a run that diverged may be infinite or no number.
+            if table.iloc[:, 2:].stack().between(0, 1).all():
+                return table
+    except (OSError, ValueError, TypeError):
+        pass
+    raise DigitcnnError(
+        f"{files.shown(path)} is damaged: delete its folder and run `make train` to make it again."
+    )
+
+
+def load_model(run: str | RunConfig) -> DigitCNN:
+    """The trained network from ``models/`` alone, in evaluation mode; nothing is trained."""
+    run = runs.get(run)
+    path = weights_path(run)
+    tensors, about = read_tensors(path)
+    if about.get("kind") != "weights":
+        raise DigitcnnError(f"{files.shown(path)} holds no finished model: run `make train`.")
+    if runs.has_manifest(run.data):
+        changed = _differences(json.loads(about.get("ingredients", "{}")), runs.ingredients(run))
+        if changed:
+            raise DigitcnnError(f"{files.shown(path)} is stale ({changed}): run `make train`.")
+    model = build_model(run)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise DigitcnnError(
+            f"{files.shown(path)} is of another architecture: delete it and run `make train`."
+        ) from error
+    return model.to(pick_device(), memory_format=torch.channels_last).eval()
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file of ours. Raises `DigitcnnError` if damaged."""
+    try:
+        payload = path.read_bytes()
+    except FileNotFoundError:
+        raise DigitcnnError(f"{files.shown(path)} is missing: run `make train`.") from None
+    except OSError as error:
+        raise DigitcnnError(
+            f"{files.shown(path)} cannot be read ({error.strerror}): mend its permissions."
+        ) from error
+    try:
+        tensors = parse_tensors(payload)
+        length = int.from_bytes(payload[:8], "little")
+        about = json.loads(payload[8 : 8 + length])["__metadata__"]
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise DigitcnnError(
+            f"{files.shown(path)} is damaged or no safetensors file: delete it and run `make train`."
+        ) from error
+    if about.get("format") != FORMAT:
+        raise DigitcnnError(
+            f"{files.shown(path)} has the format {about.get('format')!r}, this version reads "
+            f"{FORMAT}: delete it and run `make train`."
+        )
+    if about.get("checksum") != _checksum(tensors):
+        raise DigitcnnError(f"{files.shown(path)} is damaged: delete it and run `make train`.")
+    return tensors, about
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, str]) -> None:
+    """Write tensors with metadata as safetensors, with a checksum, whole or not at all."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    about = about | {"format": FORMAT, "checksum": _checksum(tensors)}
+    files.write_whole(path, tensor_bytes(tensors, about))
+
+
+def _checksum(tensors: dict[str, Tensor]) -> str:
+    import hashlib
+
+    sha = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].contiguous()
+        sha.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
+        sha.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return sha.hexdigest()
+
+
+def environment() -> dict[str, str]:
+    """Where a run was trained: device, processor features, library versions."""
+    device = pick_device()
+    if device.type == "cuda":
+        machine = torch.cuda.get_device_name()
+    else:
+        capability = torch.backends.cpu.get_cpu_capability()
+        machine = f"{platform.machine()} {capability}, {torch.get_num_threads()} threads"
+    return {
+        "device": device.type,
+        "machine": machine,
+        "python": platform.python_version(),
+        "torch": torch.__version__.split("+")[0],
+        "numpy": np.__version__,
+    }
+
+
+def train(run: str | RunConfig) -> None:
+    """Train a run to its end, from its last whole epoch if it was interrupted.
+
+    Raises `Interrupted` on Ctrl-C, and `DigitcnnError` where training is not allowed or the data
+    is missing. Each run is trained once: a second process waits, then finds it done.
+    """
+    run = runs.get(run)
+    files.checked_name(run.id, "run name")
+    if os.environ.get("DIGITCNN_TRAIN") == "never":
+        raise DigitcnnError(
+            f"{run.id} would have to be trained ({stale(run) or 'its weights are missing'}), but "
+            f"DIGITCNN_TRAIN is 'never': run `digitcnn train {run.id}` first."
+        )
+    with files.lock(run.id):
+        if not stale(run) and weights_path(run).is_file():
+            return
+        try:
+            _train_locked(run)
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"{run.id} was interrupted and is saved up to its last whole epoch: "
+                f"`digitcnn train {run.id}` goes on from there."
+            ) from None
+
+
+def _train_locked(run: RunConfig) -> None:
+    threads = torch.get_num_threads()
+    train_samples = training_split(run)
+    held_out = {split: evaluation_split(run, split) for split in run.held_out}
+    training = Training(run, train_samples, held_out)
+    rows, seconds = _resume(run, training)
+    files.say(
+        f"{run.id}: {len(train_samples):,} images, epochs {training.epoch + 1} to {run.epochs} "
+        f"on {training.device.type} with {threads} threads"
+    )
+    while training.epoch < run.epochs:
+        began = time.perf_counter()
+        for split, row in training.run_epoch().items():
+            rows.setdefault(split, []).append(row)
+        seconds.append(time.perf_counter() - began)
+        _save_progress(run, training, rows, seconds)
+        recent = seconds[-5:]
+        left = (run.epochs - training.epoch) * sum(recent) / len(recent)
+        shown = rows["validation" if "validation" in rows else "train"][-1]
+        files.say(
+            f"{run.id}: epoch {training.epoch}/{run.epochs}, loss {rows['train'][-1].loss:.4f}, "
+            f"validation accuracy {shown.accuracy:.2%}, {seconds[-1]:.1f} s, "
+            f"{datetime.timedelta(seconds=round(left))} left"
+        )
+    _finish(run, training, seconds, len(train_samples), train_samples.indices)
+
+
+def _save_progress(
+    run: RunConfig, training: Training, rows: dict[str, list[Metrics]], seconds: list[float]
+) -> None:
+    """Checkpoint first, then the metrics files, which can be made again from it."""
+    write_tensors(
+        checkpoint_path(run),
+        training.state(),
+        {
+            "kind": "checkpoint",
+            "ingredients": json.dumps(runs.ingredients(run), sort_keys=True),
+            "rows": json.dumps({split: [vars(row) for row in kept] for split, kept in rows.items()}),
+            "seconds": json.dumps([round(value, 3) for value in seconds]),
+        },
+    )
+    for split, kept in rows.items():
+        files.write_whole(metrics_path(run, split), metrics_text(kept))
+
+
+def metrics_text(rows: list[Metrics]) -> str:
+    """The text of a metrics file: a header, then a row an epoch, six decimals."""
+    lines = ["\t".join(COLUMNS)]
+    for epoch, row in enumerate(rows, start=1):
+        values = (row.loss, row.accuracy, row.precision, row.recall)
+        lines.append("\t".join([str(epoch), *(f"{value:.6f}" for value in values)]))
+    return "\n".join(lines) + "\n"
+
+
+def _resume(run: RunConfig, training: Training) -> tuple[dict[str, list[Metrics]], list[float]]:
+    """Restore the last whole epoch if there is a current checkpoint; rows and seconds so far."""
+    path = checkpoint_path(run)
+    if not path.is_file():
+        return {}, []
+    state, about = read_tensors(path)
+    changed = _differences(json.loads(about.get("ingredients", "{}")), runs.ingredients(run))
+    if changed:
+        files.say(f"{run.id}: the unfinished training is of another version ({changed}); restart.")
+        return {}, []
+    try:
+        training.restore(state)
+    except (KeyError, RuntimeError) as error:
+        raise DigitcnnError(
+            f"{files.shown(path)} is of another architecture: delete it to train from the start."
+        ) from error
+    kept = json.loads(about["rows"])
+    rows = {split: [Metrics(**row) for row in table] for split, table in kept.items()}
+    for split, table in rows.items():  # a kill may have left them one epoch behind
+        files.write_whole(metrics_path(run, split), metrics_text(table))
+    return rows, json.loads(about["seconds"])
+
+
+def _finish(
+    run: RunConfig, training: Training, seconds: list[float], images: int, indices: np.ndarray
+) -> None:
+    """Write weights and record, then drop the checkpoint; each step can be repeated."""
+    ingredients = runs.ingredients(run)
+    configuration = {k: v for k, v in vars(run).items()}
+    about = {
+        "run": run.id,
+        "key": runs.key(run),
+        "ingredients": ingredients,
+        "configuration": configuration,
+        "environment": environment(),
+        "seconds": round(sum(seconds), 1),
+        "seconds_per_epoch": round(float(np.median(seconds)), 2),
+        "finished": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "images": images,
+        "steps": training.steps_per_epoch * run.epochs,
+        "parameters": sum(p.numel() for p in training.model.parameters()),
+    }
+    if run.class_counts:
+        about["indices"] = indices.tolist()
+    metadata = {k: v if isinstance(v, str) else json.dumps(v) for k, v in about.items()}
+    write_tensors(
+        weights_path(run), training.averaged.module.state_dict(), metadata | {"kind": "weights"}
+    )
+    files.write_json(record_path(run), about)
+    checkpoint_path(run).unlink(missing_ok=True)

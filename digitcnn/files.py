@@ -1,0 +1,185 @@
+"""Files: where they are, written whole or not at all, one writer at a time.
+
+This module knows no machine learning and imports nothing heavy, so that the command line,
+the pre-render step and the renderer start at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+PROFILES = ("full", "quick")
+_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,79}")
+
+
+class DigitcnnError(Exception):
+    """Something the user can mend; its text is one sentence with the remedy."""
+
+
+def profile() -> str:
+    """The active profile, from ``DIGITCNN_PROFILE``: ``full`` (default) or ``quick``."""
+    name = os.environ.get("DIGITCNN_PROFILE") or "full"
+    if name not in PROFILES:
+        raise DigitcnnError(
+            f"DIGITCNN_PROFILE is {name!r}: set it to one of {', '.join(PROFILES)}, or unset it."
+        )
+    return name
+
+
+def project_root() -> Path:
+    """The folder of ``_quarto.yml``; ``DIGITCNN_ROOT`` replaces it (tests, copies)."""
+    return _folder_from_environment("DIGITCNN_ROOT", Path(__file__).resolve().parent.parent)
+
+
+def data_root() -> Path:
+    """Where the downloaded data sets lie: ``DIGITCNN_DATA``, else ``data/`` in the project."""
+    return _folder_from_environment("DIGITCNN_DATA", project_root() / "data")
+
+
+def _folder_from_environment(variable: str, default: Path) -> Path:
+    value = os.environ.get(variable)
+    if not value:
+        return default
+    if not value.isprintable():
+        raise DigitcnnError(f"{variable} holds control characters: set it to a plain folder name.")
+    return Path(value).expanduser().resolve()
+
+
+def results_root() -> Path:
+    """The folder that holds ``cache/`` and ``models/`` of the active profile.
+
+    The quick profile has a tree of its own, so its results cannot enter the full report.
+    """
+    return project_root() / "_quick" if profile() == "quick" else project_root()
+
+
+def cache_path(*parts: str) -> Path:
+    """A path below the active profile's ``cache/``."""
+    return results_root().joinpath("cache", *parts)
+
+
+def model_path(file_name: str) -> Path:
+    """A path in the active profile's ``models/``."""
+    return results_root() / "models" / file_name
+
+
+def shown(path: Path) -> str:
+    """`path` as the user would type it: relative to the project where that is possible."""
+    try:
+        return path.resolve().relative_to(project_root()).as_posix()
+    except ValueError:
+        return str(path)
+
+
+def checked_name(name: str, what: str) -> str:
+    """Return `name` if it is a plain lower-case name that is safe in a path; else refuse it."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or ".." in name:
+        raise DigitcnnError(
+            f"{name!r} is no {what}: use lower-case letters, digits, '-' and '.', at most 80."
+        )
+    return name
+
+
+def write_whole(path: Path, content: bytes | str) -> None:
+    """Write a file whole or not at all: temporary name, flushed to disk, then ``os.replace``.
+
+    Raises `DigitcnnError` when the folder cannot be written or the disk is full; the file that
+    was there before is then untouched and no temporary file is left.
+    """
+    payload = content.encode() if isinstance(content, str) else content
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(payload)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+        raise DigitcnnError(
+            f"Cannot write {shown(path)} ({error.strerror or error}): free some disk space or make "
+            "the folder writable, then start again; nothing was changed."
+        ) from error
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write `value` as indented JSON with sorted keys, whole or not at all."""
+    write_whole(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+
+def read_json(path: Path) -> dict:
+    """Read a JSON object. Raises `DigitcnnError` if it is missing or damaged."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DigitcnnError(f"{shown(path)} is missing: run `make train` to make it.") from None
+    except (OSError, ValueError) as error:
+        raise DigitcnnError(
+            f"{shown(path)} cannot be read ({_first_line(error)}): delete it and run `make train`."
+        ) from error
+    if not isinstance(value, dict):
+        raise DigitcnnError(f"{shown(path)} is damaged: delete it and run `make train`.")
+    return value
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:160]
+
+
+def file_md5(path: Path) -> str:
+    """MD5 of a file, as the data sets' publishers pin it (hexadecimal)."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def fingerprint(*parts: object) -> str:
+    """SHA-256 (first 16 hexadecimal digits) of JSON-serialisable `parts`."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def lock(name: str) -> Iterator[None]:
+    """Hold the named lock of this results tree; it dies with the process that owns it."""
+    from filelock import FileLock, Timeout
+
+    path = cache_path("locks", f"{name}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        owner = FileLock(path)
+        try:
+            owner.acquire(timeout=0)
+        except Timeout:
+            say(f"{name}: another process is working on it; waiting for it to finish.")
+            owner.acquire()
+    except OSError as error:
+        raise DigitcnnError(
+            f"Cannot lock {shown(path)} ({error.strerror or error}): make the folder writable."
+        ) from error
+    try:
+        yield
+    finally:
+        owner.release()
+
+
+def say(line: str) -> None:
+    """Print a progress line to the terminal, never into a rendered document.
+
+    A Jupyter kernel captures ``sys.stderr``; ``sys.__stderr__`` is the process's own.
+    """
+    stream = sys.__stderr__
+    if stream is not None:
+        print(line, file=stream, flush=True)

@@ -1,0 +1,239 @@
+"""Runs: what is trained. Configurations, their names and the keys that make results traceable.
+
+A run's key is a fingerprint of its configuration, the data, the split and the code of
+`digitcnn.data`, `digitcnn.model` and `digitcnn.training` as syntax trees, so that comments,
+docstrings and layout do not count. Needs neither torch nor the data.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import files
+
+KEYED_MODULES = ("data", "model", "training")
+SEED = 42
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The whole configuration of a run; every field but the name is part of its key.
+
+    Attributes:
+        name: run name; the seed is added to it where it is not 42.
+        data: ``mnist`` or ``svhn``.
+        epochs, batch_size, seed: whole numbers above 0 (seed: from 0).
+        optimizer: a key of `digitcnn.training.OPTIMIZERS`.
+        learning_rate: peak of the one-cycle schedule.
+        weight_decay: on weight matrices and kernels only.
+        label_smoothing: share of probability spread over all classes, in [0, 1).
+        average: decay of the moving average of the weights, in [0, 1).
+        activation, batch_norm, dropout, width: see `digitcnn.model.DigitCNN`.
+        augmentation: kinds of `digitcnn.training.augment`.
+        held_out: splits evaluated after each epoch.
+        train_size: learn from a stratified subset of this size (None: everything).
+        class_counts: learn from so many samples of these classes only, as (class, count or None)
+            pairs; evaluation is then restricted to these classes.
+        class_weights: weight the loss by inverse class frequency.
+        oversample: draw every class equally often.
+    """
+
+    name: str
+    data: str
+    epochs: int = 50
+    seed: int = SEED
+    optimizer: str = "sgd"
+    learning_rate: float = 0.2
+    weight_decay: float = 5e-4
+    batch_size: int = 256
+    label_smoothing: float = 0.1
+    average: float = 0.998
+    activation: str = "relu"
+    batch_norm: bool = True
+    dropout: float = 0.0
+    width: float = 1.0
+    augmentation: tuple[str, ...] = ("affine",)
+    held_out: tuple[str, ...] = ("validation", "test")
+    train_size: int | None = None
+    class_counts: tuple[tuple[int, int | None], ...] | None = None
+    class_weights: bool = False
+    oversample: bool = False
+
+    @property
+    def id(self) -> str:
+        """The run's name in file names and on the command line."""
+        return self.name if self.seed == SEED else f"{self.name}-s{self.seed}"
+
+    @property
+    def model_file(self) -> str:
+        """File name of the trained weights."""
+        return f"digitcnn-{self.name}-e{self.epochs}-s{self.seed}.safetensors"
+
+
+# What fits each data set, and the same for both otherwise. Written characters vary in stroke, so
+# MNIST is deformed; photographs vary in light, so SVHN changes colour and loses patches.
+MAIN = {
+    "mnist": RunConfig("mnist", "mnist", augmentation=("affine", "elastic")),
+    "svhn": RunConfig("svhn", "svhn", augmentation=("affine", "colour", "erase")),
+}
+
+# Each experiment changes one thing of the chosen configuration. Groups, in the report's order.
+EXPERIMENT_EPOCHS, EXPERIMENT_SIZE, EXPERIMENT_SEEDS = 4, 10_000, (42, 43)
+EXPERIMENTS: dict[str, list[dict]] = {
+    "optimizer": [
+        {"optimizer": optimizer, "learning_rate": rate, "weight_decay": decay}
+        for optimizer, rates, decay in (
+            ("sgd", (0.05, 0.2, 0.8), 5e-4),
+            ("adam", (0.0005, 0.002, 0.008), 0.0),
+            ("adamw", (0.0005, 0.002, 0.008), 0.01),
+            ("rmsprop", (0.00025, 0.001, 0.004), 0.0),
+        )
+        for rate in rates
+    ],
+    # The learning rate grows with the batch (linear scaling, Goyal et al. 2017, arXiv 1706.02677).
+    "batch-size": [
+        {"batch_size": size, "learning_rate": 0.2 * size / 256} for size in (64, 128, 256, 512)
+    ],
+    "activation": [{"activation": name} for name in ("relu", "leaky-relu", "elu", "gelu", "tanh")],
+    "ablation": [
+        {},
+        {"batch_norm": False, "learning_rate": 0.05},
+        {"augmentation": ()},
+        {"augmentation": ("shift",)},
+        {"dropout": 0.3},
+        {"width": 0.5},
+    ],
+}
+
+
+def experiment(data: str, change: dict, seed: int = SEED) -> RunConfig:
+    """The short run that tries `change` on a data set; an empty change is the baseline."""
+    parts = [data, "exp"]
+    for field, value in change.items():
+        if value != getattr(MAIN[data], field):
+            shown = "-".join(value) or "none" if isinstance(value, tuple) else f"{value:g}" \
+                if isinstance(value, float) else str(value).lower()
+            parts += [field.split("_")[0], shown]
+    return dataclasses.replace(
+        MAIN[data],
+        name="-".join(parts),
+        epochs=EXPERIMENT_EPOCHS,
+        train_size=EXPERIMENT_SIZE,
+        held_out=("validation",),
+        seed=seed,
+        **change,
+    )
+
+
+def _quick(run: RunConfig) -> RunConfig:
+    """The run as the quick profile trains it: same kind, a few seconds."""
+    short = run.train_size is not None
+    return dataclasses.replace(
+        run,
+        epochs=1 if short else 8,
+        batch_size=min(run.batch_size, 64),
+        learning_rate=run.learning_rate / 4,
+        augmentation=run.augmentation if short else ("shift",),
+        train_size=256 if short else None,
+        average=0.9,
+    )
+
+
+def registry() -> dict[str, RunConfig]:
+    """All runs of the active profile by id: the main ones, then the experiments."""
+    return _registry(files.profile())
+
+
+@functools.lru_cache
+def _registry(profile: str) -> dict[str, RunConfig]:
+    runs = list(MAIN.values())
+    for changes in EXPERIMENTS.values():
+        runs += [
+            experiment(data, change, seed)
+            for change in changes
+            for data in MAIN
+            for seed in EXPERIMENT_SEEDS
+        ]
+    if profile == "quick":
+        runs = [_quick(run) for run in runs]
+    return {run.id: run for run in runs}
+
+
+def get(run: str | RunConfig) -> RunConfig:
+    """A run by its id. Raises `DigitcnnError` for an unknown one."""
+    if isinstance(run, RunConfig):
+        return run
+    runs = registry()
+    if run not in runs:
+        near = [name for name in runs if name.startswith(str(run)[:8])] or list(MAIN)
+        raise files.DigitcnnError(
+            f"There is no run {run!r}: `digitcnn status` lists them ({', '.join(near[:4])}, …)."
+        )
+    return runs[run]
+
+
+def syntax(source: str) -> list:
+    """A module's syntax tree without docstrings, comments and layout, as nested lists.
+
+    Written out here because `ast.dump` and `ast.unparse` differ between Python versions.
+    """
+
+    def plain(node: object) -> object:
+        if isinstance(node, ast.AST):
+            fields = dict(ast.iter_fields(node))
+            body = fields.get("body")
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and body:
+                if isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+                    fields["body"] = body[1:]
+            kept = {k: plain(v) for k, v in fields.items() if v not in (None, [])}
+            for irrelevant in ("ctx", "kind", "type_comment"):
+                kept.pop(irrelevant, None)
+            return [type(node).__name__, kept]
+        if isinstance(node, list):
+            return [plain(item) for item in node]
+        return node if isinstance(node, str | int | bool | type(None)) else repr(node)
+
+    return plain(ast.parse(source))
+
+
+@functools.lru_cache
+def code_digest() -> str:
+    """Fingerprint of the code that decides what a run learns."""
+    folder = Path(__file__).parent
+    return files.fingerprint(
+        [syntax((folder / f"{name}.py").read_text(encoding="utf-8")) for name in KEYED_MODULES]
+    )
+
+
+def has_manifest(data: str) -> bool:
+    """Whether the data set has been read once, so that `manifest` can tell about it."""
+    return files.cache_path("data", f"{data}.json").is_file()
+
+
+def manifest(data: str) -> dict:
+    """What ``cache/data/<data>.json`` records of a data set (see `digitcnn.data`)."""
+    return files.read_json(files.cache_path("data", f"{data}.json"))
+
+
+def ingredients(run: RunConfig) -> dict:
+    """What a run's result depends on: ``configuration``, ``data``, ``split`` and ``code``."""
+    configuration = dataclasses.asdict(run)
+    del configuration["name"]
+    data = manifest(run.data)
+    return {
+        "configuration": files.fingerprint(configuration),
+        "data": data["digest"],
+        "split": files.fingerprint(
+            {name: split["indices_sha256"] for name, split in data["split"].items()}
+        ),
+        "code": code_digest(),
+    }
+
+
+def key(run: RunConfig) -> str:
+    """The run's key: 16 hexadecimal digits over all its `ingredients`."""
+    return files.fingerprint(ingredients(run))

@@ -1,0 +1,184 @@
+"""Sources: the data sets' files, downloaded, verified and read.
+
+``torchvision.datasets`` reads the files; it does not verify MNIST's unpacked files nor explain
+what went wrong, so this module checks every file's MD5 first. In the quick profile the names
+``mnist`` and ``svhn`` stand for small embedded data (`digitcnn.embedded`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from . import files
+from .files import DigitcnnError
+
+# MD5 of the unpacked IDX files (torchvision pins those of the .gz files) and of the .mat files.
+PINNED_MD5 = {
+    "mnist": {
+        "MNIST/raw/train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+        "MNIST/raw/train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+        "MNIST/raw/t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+        "MNIST/raw/t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+    },
+    "svhn": {
+        "SVHN/train_32x32.mat": "e26dedcc434d2e4c54c9b2d4a06d8373",
+        "SVHN/test_32x32.mat": "eb5a983be6a315427106f1b164d9cef3",
+    },
+}
+NAMES = tuple(PINNED_MD5)
+TITLES = {"mnist": "MNIST", "svhn": "SVHN"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """All images of a data set, official train first, then official test.
+
+    Attributes:
+        images: uint8 (N, 3, 32, 32).
+        labels: int64 (N,), the digit 0 to 9.
+        official_test: bool (N,), True where the image belongs to the official test set.
+        copy: which copy was read, as a sentence for the report.
+        file_md5: MD5 by path relative to the data root; empty for embedded data.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    official_test: np.ndarray
+    copy: str
+    file_md5: dict[str, str]
+
+    def digest(self) -> str:
+        """SHA-256 of pixels and labels (first 16 hexadecimal digits)."""
+        sha = hashlib.sha256(np.ascontiguousarray(self.images).data)
+        sha.update(np.ascontiguousarray(self.labels).data)
+        return sha.hexdigest()[:16]
+
+
+def checked(name: str) -> str:
+    """Return `name` if it names a data set; else raise `DigitcnnError`."""
+    if name not in NAMES:
+        raise DigitcnnError(f"There is no data set {name!r}: choose one of {', '.join(NAMES)}.")
+    return name
+
+
+def read(name: str, download: bool = False) -> Source:
+    """Read a data set, verified; with `download`, fetch what is missing first.
+
+    Raises `DigitcnnError` if files are missing, damaged or an unlisted copy.
+    """
+    checked(name)
+    if files.profile() == "quick":
+        from . import embedded
+
+        images, labels = embedded.READERS[name]()
+        return Source(images, labels, np.zeros(len(labels), bool), embedded.COPY[name], {})
+    if download and missing(name):
+        _download(name)
+    found = verify(name)
+    pictures, labels, official_test = _read_mnist() if name == "mnist" else _read_svhn(found)
+    return Source(pictures, labels, official_test, describe_copy(name, found), found)
+
+
+def missing(name: str) -> list[str]:
+    """Paths (relative to the data root) of the data set's files that are not there."""
+    return [path for path in PINNED_MD5[name] if not (files.data_root() / path).is_file()]
+
+
+def verify(name: str) -> dict[str, str]:
+    """MD5 of each file of the data set by its path relative to the data root.
+
+    A file whose MD5 is not the pinned one is accepted only for SVHN, and only when
+    ``checksums.json`` in the data root lists that MD5.
+    """
+    root = files.data_root()
+    if absent := missing(name):
+        raise DigitcnnError(
+            f"{TITLES[name]} is not complete in {files.shown(root)} ({absent[0]} is missing): run "
+            "`make data` to download it, or set DIGITCNN_DATA to the folder that holds it."
+        )
+    listing = root / "checksums.json"
+    listed = files.read_json(listing) if name == "svhn" and listing.is_file() else {}
+    found = {}
+    for path, pinned in PINNED_MD5[name].items():
+        try:
+            found[path] = files.file_md5(root / path)
+        except OSError as error:
+            raise DigitcnnError(
+                f"{path} in {files.shown(root)} cannot be read ({error.strerror}): mend its "
+                "permissions, or delete it and run `make data`."
+            ) from error
+        if found[path] not in (pinned, listed.get(path)):
+            raise DigitcnnError(
+                f"{path} in {files.shown(root)} is damaged or another copy (MD5 {found[path]}, "
+                f"expected {pinned}): delete it and run `make data`."
+            )
+    return found
+
+
+def describe_copy(name: str, found: dict[str, str]) -> str:
+    """Say which copy of the data set the MD5s `found` belong to."""
+    if found == PINNED_MD5[name]:
+        return f"the official {TITLES[name]} files (every MD5 as published)"
+    return (
+        f"a copy of {TITLES[name]} listed in checksums.json: the same images cropped again from "
+        "the original photographs, so its MD5s are not the published ones"
+    )
+
+
+def _download(name: str) -> None:
+    from torchvision import datasets
+
+    root = files.data_root()
+    try:
+        if name == "mnist":
+            datasets.MNIST(str(root), download=True)
+        else:
+            for split in ("train", "test"):
+                datasets.SVHN(str(root / "SVHN"), split=split, download=True)
+    except (RuntimeError, OSError) as error:
+        reason = (str(error).splitlines() or ["no reason given"])[0][:120]
+        raise DigitcnnError(
+            f"{TITLES[name]} could not be downloaded ({reason}): check the network and run `make "
+            "data` again, or put the files into the folder that DIGITCNN_DATA names."
+        ) from error
+
+
+def _read_mnist() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    from torchvision import datasets
+
+    parts = [datasets.MNIST(str(files.data_root()), train=train) for train in (True, False)]
+    grey = np.concatenate([part.data.numpy() for part in parts])
+    labels = np.concatenate([part.targets.numpy() for part in parts])
+    return to_input_format(grey), labels, _official_test(parts)
+
+
+def _read_svhn(found: dict[str, str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    from torchvision import datasets
+
+    class VerifiedSVHN(datasets.SVHN):
+        """`verify` accepted these MD5s; torchvision checks them once more."""
+
+        split_list = {
+            split: ["", f"{split}_32x32.mat", found[f"SVHN/{split}_32x32.mat"]]
+            for split in ("train", "test")
+        }
+
+    folder = Path(files.data_root(), "SVHN")
+    parts = [VerifiedSVHN(str(folder), split=split) for split in ("train", "test")]
+    images = np.concatenate([part.data for part in parts])
+    labels = np.concatenate([part.labels for part in parts]).astype(np.int64)
+    return images, labels, _official_test(parts)
+
+
+def _official_test(parts: list) -> np.ndarray:
+    return np.repeat([False, True], [len(part) for part in parts])
+
+
+def to_input_format(grey: np.ndarray) -> np.ndarray:
+    """Zero-pad (N, 28, 28) uint8 images to 32 x 32 and repeat them over three channels."""
+    padded = np.pad(grey, ((0, 0), (2, 2), (2, 2)))
+    return np.repeat(padded[:, None], 3, axis=1)
