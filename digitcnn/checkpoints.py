@@ -9,6 +9,7 @@ safetensors files hold numbers only: loading one cannot execute anything.
 from __future__ import annotations
 
 import datetime
+import hashlib
 import json
 import os
 import platform
@@ -25,37 +26,21 @@ from torch import Tensor
 
 from . import files, runs
 from .data import pool
-from .files import DigitcnnError
+from .files import DigitcnnError, Interrupted
 from .model import DigitCNN
-from .runs import RunConfig
+from .runs import (
+    RunConfig,
+    checkpoint_path,
+    differences,
+    metrics_path,
+    record_path,
+    stale,
+    weights_path,
+)
 from .training import Metrics, Training, build_model, evaluation_split, pick_device, training_split
 
 FORMAT = "digitcnn-1"
 COLUMNS = ("epoch", "loss", "accuracy", "precision", "recall")
-
-
-class Interrupted(DigitcnnError):
-    """Training was stopped by Ctrl-C after a whole number of epochs had been saved."""
-
-
-def checkpoint_path(run: RunConfig) -> Path:
-    """Where an unfinished run's state lies."""
-    return files.cache_path("checkpoints", f"{run.id}.safetensors")
-
-
-def weights_path(run: RunConfig) -> Path:
-    """Where a finished run's weights lie."""
-    return files.model_path(run.model_file)
-
-
-def record_path(run: RunConfig) -> Path:
-    """Where a finished run's record lies."""
-    return files.cache_path("runs", f"{run.id}.json")
-
-
-def metrics_path(run: RunConfig, split: str) -> Path:
-    """Where a run's metrics of one split lie: tab-separated, a row an epoch."""
-    return files.cache_path("metrics", run.id, f"{split}.txt")
 
 
 def load_or_train(run: str | RunConfig) -> tuple[DigitCNN, dict[str, pd.DataFrame]]:
@@ -78,23 +63,6 @@ def ensure(run: str | RunConfig) -> None:
         pool(run.data)  # the data may be there without its manifest
         if stale(run):
             train(run)
-
-
-def stale(run: RunConfig) -> str:
-    """Why a run has to be trained: ``missing``, what changed, or an empty string if current."""
-    if not record_path(run).is_file() or not all(
-        metrics_path(run, split).is_file() for split in ("train", *run.held_out)
-    ):
-        return "missing"
-    if not runs.has_manifest(run.data):
-        return "data not read yet"
-    recorded, current = files.read_json(record_path(run)), runs.ingredients(run)
-    return _differences(recorded.get("ingredients", {}), current)
-
-
-def _differences(recorded: dict, current: dict) -> str:
-    changed = [name for name, value in current.items() if recorded.get(name) != value]
-    return " and ".join(changed) + " changed" if changed else ""
 
 
 def record(run: str | RunConfig) -> dict:
@@ -135,7 +103,7 @@ def load_model(run: str | RunConfig) -> DigitCNN:
     if about.get("kind") != "weights":
         raise DigitcnnError(f"{files.shown(path)} holds no finished model: run `make train`.")
     if runs.has_manifest(run.data):
-        changed = _differences(json.loads(about.get("ingredients", "{}")), runs.ingredients(run))
+        changed = differences(json.loads(about.get("ingredients", "{}")), runs.ingredients(run))
         if changed:
             raise DigitcnnError(f"{files.shown(path)} is stale ({changed}): run `make train`.")
     model = build_model(run)
@@ -164,7 +132,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         about = json.loads(payload[8 : 8 + length])["__metadata__"]
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
         raise DigitcnnError(
-            f"{files.shown(path)} is damaged or no safetensors file: delete it and run `make train`."
+            f"{files.shown(path)} is damaged or no safetensors file: delete it, run `make train`."
         ) from error
     if about.get("format") != FORMAT:
         raise DigitcnnError(
@@ -184,8 +152,6 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, str])
 
 
 def _checksum(tensors: dict[str, Tensor]) -> str:
-    import hashlib
-
     sha = hashlib.sha256()
     for name in sorted(tensors):
         value = tensors[name].contiguous()
@@ -273,7 +239,7 @@ def _save_progress(
         {
             "kind": "checkpoint",
             "ingredients": json.dumps(runs.ingredients(run), sort_keys=True),
-            "rows": json.dumps({split: [vars(row) for row in kept] for split, kept in rows.items()}),
+            "rows": json.dumps({name: [vars(row) for row in kept] for name, kept in rows.items()}),
             "seconds": json.dumps([round(value, 3) for value in seconds]),
         },
     )
@@ -296,7 +262,7 @@ def _resume(run: RunConfig, training: Training) -> tuple[dict[str, list[Metrics]
     if not path.is_file():
         return {}, []
     state, about = read_tensors(path)
-    changed = _differences(json.loads(about.get("ingredients", "{}")), runs.ingredients(run))
+    changed = differences(json.loads(about.get("ingredients", "{}")), runs.ingredients(run))
     if changed:
         files.say(f"{run.id}: the unfinished training is of another version ({changed}); restart.")
         return {}, []
@@ -318,12 +284,11 @@ def _finish(
 ) -> None:
     """Write weights and record, then drop the checkpoint; each step can be repeated."""
     ingredients = runs.ingredients(run)
-    configuration = {k: v for k, v in vars(run).items()}
     about = {
         "run": run.id,
         "key": runs.key(run),
         "ingredients": ingredients,
-        "configuration": configuration,
+        "configuration": vars(run),
         "environment": environment(),
         "seconds": round(sum(seconds), 1),
         "seconds_per_epoch": round(float(np.median(seconds)), 2),

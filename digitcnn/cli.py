@@ -10,12 +10,15 @@ import contextlib
 import os
 import sys
 
-from . import __version__, doctor, files, runs
-from .files import DigitcnnError
+from . import __version__, doctor, files, prediction_table, runs
+from .files import DigitcnnError, Interrupted
 
 # Seconds per image and epoch where no run has been trained yet: 2 CPU cores, all of SVHN.
 SECONDS_PER_IMAGE = 45 / 69_502
-TRAIN_IMAGES = {"mnist": 49_000, "svhn": 69_502}
+TRAIN_IMAGES = {
+    "full": {"mnist": 49_000, "svhn": 69_502},
+    "quick": {"mnist": 1_257, "svhn": 2_515},
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -28,8 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         return options.command(options) or 0
     except DigitcnnError as error:
         print(error, file=sys.stderr)
-        # Training turns Ctrl-C into a sentence about what is saved.
-        return 130 if isinstance(error.__context__, KeyboardInterrupt) else 1
+        return 130 if isinstance(error, Interrupted) else 1
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return 130
@@ -93,15 +95,12 @@ def parser() -> argparse.ArgumentParser:
         "not current", "digitcnn status", "digitcnn status | grep stale")  # fmt: skip
     add(lambda options: doctor.diagnose(), "doctor", "check this machine and say how to mend what "
         "is wrong", "digitcnn doctor")  # fmt: skip
-    # `digitcnn predict IMAGE …` belongs here.
+    predict = add(
+        lambda options: print(prediction_table.predict_command(options)), "predict",
+        "classify pictures with a saved model", *prediction_table.EXAMPLES,
+    )  # fmt: skip
+    prediction_table.add_arguments(predict)
     return top
-
-
-def results():
-    """The module that knows finished runs. It needs torch, so it is imported late."""
-    from . import checkpoints
-
-    return checkpoints
 
 
 def data_command(options: argparse.Namespace) -> None:
@@ -136,11 +135,13 @@ def train_command(options: argparse.Namespace) -> None:
         return
     left = sum((run.epochs - saved_epochs(run)) * images(run) for run, _ in waiting)
     print(f"To train: {len(waiting)}, about {duration(left * pace())}.", flush=True)
+    from . import checkpoints  # imports torch
+
     for position, (run, why) in enumerate(waiting, start=1):
         print(f"[{position}/{len(waiting)}] {run.id} ({why})", flush=True)
-        results().ensure(run)
+        checkpoints.ensure(run)
         if reason(run):  # the record is there, the weights are not
-            results().train(run)
+            checkpoints.train(run)
 
 
 def is_main(run: runs.RunConfig) -> bool:
@@ -150,20 +151,20 @@ def is_main(run: runs.RunConfig) -> bool:
 
 def reason(run: runs.RunConfig) -> str:
     """Why a run has to be trained; empty if it is current."""
-    why = results().stale(run)
-    if not why and is_main(run) and not results().weights_path(run).is_file():
+    why = runs.stale(run)
+    if not why and is_main(run) and not runs.weights_path(run).is_file():
         return "weights missing"
     return why
 
 
 def saved_epochs(run: runs.RunConfig) -> int:
     """How many epochs of an unfinished run are saved."""
-    return last_metrics(run)[0] if results().checkpoint_path(run).is_file() else 0
+    return last_metrics(run)[0] if runs.checkpoint_path(run).is_file() else 0
 
 
 def images(run: runs.RunConfig) -> int:
     """How many images a run learns from in an epoch."""
-    count = TRAIN_IMAGES[run.data]
+    count = TRAIN_IMAGES[files.profile()][run.data]
     with contextlib.suppress(DigitcnnError, KeyError):
         count = runs.manifest(run.data)["split"]["train"]["images"]
     return min(count, run.train_size or count)
@@ -173,7 +174,7 @@ def pace() -> float:
     """Seconds per image and epoch of the last recorded run, else a typical figure."""
     for run in runs.registry().values():
         with contextlib.suppress(DigitcnnError, KeyError, TypeError, ZeroDivisionError):
-            record = files.read_json(results().record_path(run))
+            record = files.read_json(runs.record_path(run))
             return record["seconds_per_epoch"] / record["images"]
     return SECONDS_PER_IMAGE
 
@@ -192,14 +193,14 @@ def status_command(options: argparse.Namespace) -> int:
     wrong = 0
     for run in runs.registry().values():
         why = reason(run)
-        if why == "missing" and results().checkpoint_path(run).is_file():
+        if why == "missing" and runs.checkpoint_path(run).is_file():
             why = "missing, training unfinished"
         state = "current" if not why else why if "missing" in why else f"stale: {why}"
         wrong += bool(why) and is_main(run)
         epochs, last = last_metrics(run)
         taken = "-"
         with contextlib.suppress(DigitcnnError, KeyError, TypeError):
-            taken = duration(files.read_json(results().record_path(run))["seconds"])
+            taken = duration(files.read_json(runs.record_path(run))["seconds"])
         print(line.format(run.id, state, f"{epochs}/{run.epochs}", *last, taken))
     return int(wrong > 0)
 
@@ -210,7 +211,7 @@ def last_metrics(run: runs.RunConfig) -> tuple[int, list[str]]:
     for split in ("validation", "test"):
         last.append("-")
         with contextlib.suppress(OSError, ValueError, IndexError):
-            header, *rows = results().metrics_path(run, split).read_text("utf-8").splitlines()
+            header, *rows = runs.metrics_path(run, split).read_text("utf-8").splitlines()
             accuracy = float(rows[-1].split("\t")[header.split("\t").index("accuracy")])
             epochs, last[-1] = len(rows), f"{accuracy:.2%}"
     return epochs, last

@@ -45,3 +45,235 @@ def show_image(axis: plt.Axes, image: np.ndarray, title: str = "", colour: str =
     axis.imshow(np.asarray(image).transpose(1, 2, 0), interpolation="nearest")
     axis.set_title(title, fontsize=7, pad=2, color=colour)
     axis.set_axis_off()
+
+
+def sample_grid(samples: dict[str, np.ndarray]) -> Figure:
+    """The first images of each class by split.
+
+    Args:
+        samples: split name to uint8 (10, count, 3, 32, 32).
+    """
+    count = next(iter(samples.values())).shape[1]
+    rows = len(samples) * count
+    figure, axes = plt.subplots(rows, 10, figsize=(WIDTH, 0.72 * rows), layout="none")
+    figure.subplots_adjust(left=0.1, right=0.995, top=0.96, bottom=0.005, wspace=0.06, hspace=0.3)
+    for block, (split, images) in enumerate(samples.items()):
+        for row in range(count):
+            for digit in range(10):
+                axis = axes[block * count + row, digit]
+                show_image(axis, images[digit, row], str(digit))
+        middle = 1 - (block + 0.5) / len(samples)
+        figure.text(
+            0.045, 0.005 + 0.955 * middle, split, rotation=90, ha="center", va="center", fontsize=9
+        )
+    return figure
+
+
+def class_distribution(shares: dict[str, pd.DataFrame]) -> Figure:
+    """Class shares by split, a panel a data set.
+
+    Args:
+        shares: data set name to a frame with classes as rows and splits as columns, in [0, 1].
+    """
+    figure, axes = plt.subplots(1, len(shares), figsize=(WIDTH, 2.7), sharey=True)
+    for axis, (name, frame) in zip(axes, shares.items(), strict=True):
+        positions = np.arange(len(frame))
+        for offset, split in enumerate(frame.columns):
+            axis.bar(
+                positions + (offset - 1) * 0.27,
+                100 * frame[split],
+                width=0.27,
+                color=SPLIT_COLOUR[split],
+                label=split,
+            )
+        axis.axhline(10, color="0.35", linewidth=0.8, linestyle="--")
+        axis.set(title=TITLES[name], xlabel="class", xticks=positions)
+        axis.set_xticklabels(frame.index)
+        axis.grid(axis="x", visible=False)
+    axes[0].set_ylabel("share of the split (%)")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
+def intensity(histograms: dict[str, np.ndarray], statistics: dict[str, pd.DataFrame]) -> Figure:
+    """Grey-value histograms (left) and mean against contrast of single images (right).
+
+    Args:
+        histograms: data set name to shares of equal steps of [0, 1].
+        statistics: data set name to a frame with the columns ``mean`` and ``contrast``.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.8))
+    for name, shares in histograms.items():
+        edges = np.linspace(0, 1, len(shares) + 1)
+        left.stairs(100 * shares, edges, color=DATA_COLOUR[name], label=TITLES[name], linewidth=1.4)
+    left.set(yscale="log", xlabel="grey value", ylabel="share of all pixels (%)", xlim=(0, 1))
+    left.legend()
+    for name, frame in statistics.items():
+        sample = frame.sample(min(3000, len(frame)), random_state=0)
+        right.scatter(
+            sample["mean"],
+            sample["contrast"],
+            s=3,
+            alpha=0.25,
+            color=DATA_COLOUR[name],
+            linewidths=0,
+            rasterized=True,
+        )
+    right.set(xlabel="mean of an image", ylabel="contrast (standard deviation)", xlim=(0, 1))
+    return figure
+
+
+def architecture(blocks: pd.DataFrame) -> Figure:
+    """The network as a row of boxes: height for resolution, width for channels.
+
+    Args:
+        blocks: the columns ``block``, ``layers``, ``shape`` (channels, height, width) and
+            ``parameters``.
+    """
+    figure, axis = plt.subplots(figsize=(WIDTH, 2.9))
+    colours = {"block": "#56B4E9", "residual": "#0072B2", "feature": "#E69F00", "output": "#D55E00"}
+    step, centre = 1.5, 0.0
+    boxes = [("input", "values\nin [0; 1]", (3, 32, 32), 0), *blocks.itertuples(index=False)]
+    for position, (name, layers, shape, parameters) in enumerate(boxes):
+        height = 0.55 + 1.75 * (shape[1] / 32 if len(shape) == 3 else shape[0] / 180)
+        width = 0.16 + 0.42 * shape[0] / 128 if len(shape) == 3 else 0.2
+        x = position * step
+        colour = colours.get(name.split(" ")[0], "0.8")
+        axis.add_patch(
+            plt.Rectangle((x - width / 2, centre - height / 2), width, height, color=colour)
+        )
+        size = " × ".join(map(str, shape))
+        axis.text(
+            x,
+            1.34,
+            name.replace(" layer", "\nlayer"),
+            ha="center",
+            va="bottom",
+            fontsize=7,
+            weight="bold",
+        )
+        axis.text(x, 1.3, size, ha="center", va="top", fontsize=6.5, color="0.25")
+        lines = layers
+        for before, after in ((", ", "\n"), (" (", "\n("), (" + ", "\n+ "), ("ly c", "ly\nc")):
+            lines = lines.replace(before, after)
+        if parameters:
+            lines += f"\n{parameters:,}"
+        axis.text(x, -1.3, lines, ha="center", va="top", fontsize=6.2, linespacing=1.25)
+        if position:
+            axis.annotate(
+                "",
+                xy=(x - 0.42, centre),
+                xytext=(x - step + 0.42, centre),
+                arrowprops={"arrowstyle": "-|>", "color": "0.4", "linewidth": 0.9},
+            )
+        if name.startswith("residual"):
+            axis.annotate(
+                "",
+                xy=(x + 0.38, 0.16),
+                xytext=(x - 0.38, 0.16),
+                arrowprops={
+                    "arrowstyle": "-|>",
+                    "color": "#D55E00",
+                    "linewidth": 1.1,
+                    "connectionstyle": "arc3,rad=-0.9",
+                },
+            )
+    axis.set(xlim=(-0.75, step * (len(boxes) - 1) + 0.75), ylim=(-2.5, 1.65))
+    axis.set_axis_off()
+    return figure
+
+
+def learning_curves(histories: dict[str, dict[str, pd.DataFrame]], metric: str) -> Figure:
+    """One metric per epoch for every split, a panel a data set.
+
+    Args:
+        histories: data set name to split name to a frame with ``epoch`` and the metric.
+        metric: ``loss`` (logarithmic axis) or a fraction, drawn as an error 1 − metric (same).
+    """
+    figure, axes = plt.subplots(1, len(histories), figsize=(WIDTH, 2.7))
+    for axis, (name, history) in zip(axes, histories.items(), strict=True):
+        for split, table in history.items():
+            values = table[metric] if metric == "loss" else 100 * (1 - table[metric])
+            axis.plot(
+                table["epoch"],
+                values,
+                color=SPLIT_COLOUR[split],
+                label=split,
+                linewidth=1.5,
+                linestyle="-" if split != "test" else ":",
+            )
+        axis.set(title=TITLES[name], xlabel="epoch", yscale="log")
+        axis.yaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda v, _: f"{v:g}"))
+        axis.yaxis.set_minor_formatter(mpl.ticker.NullFormatter())
+        low, high = axis.get_ylim()
+        if high / low < 30:  # fewer than one and a half decades need more than the powers of ten
+            axis.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
+    axes[0].set_ylabel("cross-entropy (nats)" if metric == "loss" else f"100 − {metric} (%)")
+    count = len(next(iter(histories.values())))
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=count)
+    return figure
+
+
+def precision_recall(histories: dict[str, dict[str, pd.DataFrame]]) -> Figure:
+    """Macro precision (solid) and recall (dashed) per epoch, a panel a data set."""
+    figure, axes = plt.subplots(1, len(histories), figsize=(WIDTH, 2.7))
+    for axis, (name, history) in zip(axes, histories.items(), strict=True):
+        lowest = []
+        for split in ("validation", "test"):
+            for metric, line in (("precision", "-"), ("recall", "--")):
+                table = history[split]
+                axis.plot(
+                    table["epoch"],
+                    100 * table[metric],
+                    line,
+                    color=SPLIT_COLOUR[split],
+                    label=f"{split} {metric}",
+                    linewidth=1.3,
+                )
+                lowest.append(100 * table[metric].iloc[min(2, len(table) - 1) :].min())
+        top = 100 * max(history[split]["precision"].max() for split in ("validation", "test"))
+        span = max(top - min(lowest), 0.05)
+        axis.set(title=TITLES[name], xlabel="epoch")
+        axis.set_ylim(min(lowest) - 0.1 * span, top + 0.1 * span)
+    axes[0].set_ylabel("macro average (%)")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return figure
+
+
+def experiment(results: pd.DataFrame, height: float | None = None) -> Figure:
+    """Validation accuracy of each setting: a dot a seed, a bar for the mean, a panel a data set.
+
+    Args:
+        results: the columns ``setting``, ``data``, ``seed``, ``accuracy`` and ``chosen``.
+    """
+    settings = list(dict.fromkeys(results["setting"]))
+    names = list(dict.fromkeys(results["data"]))
+    size = (WIDTH, height or 0.85 + 0.2 * len(settings))
+    figure, axes = plt.subplots(1, len(names), figsize=size, sharey=True)
+    for axis, name in zip(axes, names, strict=True):
+        part = results[results["data"] == name]
+        for row, setting in enumerate(settings):
+            points = part[part["setting"] == setting]
+            colour = DATA_COLOUR[name] if points["chosen"].any() else "0.45"
+            values = 100 * points["accuracy"]
+            axis.plot(values, [row] * len(values), "o", color=colour, markersize=3.5, alpha=0.75)
+            axis.plot([values.mean()], [row], "|", color=colour, markersize=11, mew=2)
+        best = 100 * part.groupby("setting")["accuracy"].mean().max()
+        worst = 100 * part["accuracy"].min()
+        # Settings that failed would squeeze the others together: cut the axis, mark them.
+        left = max(worst, best - 4 * max(0.5, best - 100 * part["accuracy"].median())) - 0.2
+        for row, setting in enumerate(settings):
+            mean = 100 * part[part["setting"] == setting]["accuracy"].mean()
+            if mean < left:
+                axis.annotate(
+                    f"◀ {mean:.1f}", (left, row), va="center", fontsize=7, color="#D55E00",
+                    xytext=(3, 0), textcoords="offset points",
+                )  # fmt: skip
+        axis.set(title=TITLES[name], xlabel="validation accuracy (%)")
+        axis.set_xlim(left, None)
+        axis.set_yticks(range(len(settings)), settings)
+    axes[0].invert_yaxis()
+    for label, setting in zip(axes[0].get_yticklabels(), settings, strict=True):
+        if results[results["setting"] == setting]["chosen"].any():
+            label.set_weight("bold")
+    return figure

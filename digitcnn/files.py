@@ -24,6 +24,10 @@ class DigitcnnError(Exception):
     """Something the user can mend; its text is one sentence with the remedy."""
 
 
+class Interrupted(DigitcnnError):
+    """Work was stopped by Ctrl-C after it had been saved; the text says how to go on."""
+
+
 def profile() -> str:
     """The active profile, from ``DIGITCNN_PROFILE``: ``full`` (default) or ``quick``."""
     name = os.environ.get("DIGITCNN_PROFILE") or "full"
@@ -98,7 +102,9 @@ def write_whole(path: Path, content: bytes | str) -> None:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        handle, temporary = tempfile.mkstemp(
+            prefix=f".{path.name}.", suffix=".part", dir=path.parent
+        )
         with os.fdopen(handle, "wb") as file:
             file.write(payload)
             file.flush()

@@ -193,7 +193,9 @@ def untrained(run: str | runs.RunConfig) -> DigitCNN:
     data.seed_everything(run.seed)
     from .training import build_model
 
-    model = build_model(run, trained_model.mean.flatten().tolist(), trained_model.std.flatten().tolist())
+    model = build_model(
+        run, trained_model.mean.flatten().tolist(), trained_model.std.flatten().tolist()
+    )
     for module in model.modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             module.track_running_stats = False
@@ -249,7 +251,14 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zipfile.zlib.error) as error:
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        KeyError,
+        zipfile.BadZipFile,
+        zipfile.zlib.error,
+    ) as error:
         raise DigitcnnError(
             f"{files.shown(path)} is damaged: delete it, and it is made again."
         ) from error

@@ -10,6 +10,7 @@ import math
 import warnings
 
 import pandas as pd
+from IPython import get_ipython
 from IPython.display import Markdown
 
 from . import files, runs
@@ -23,6 +24,8 @@ def start() -> None:
     warnings.filterwarnings("ignore", message=".*IProgress.*")
     seed_everything()
     figures.set_style()
+    if shell := get_ipython():  # else inline text is shown as Python's repr, with \u202f in it
+        shell.display_formatter.formatters["text/markdown"].for_type(str, str)
 
 
 def percent(share: float, digits: int = 2) -> str:
@@ -40,6 +43,20 @@ def interval(low: float, high: float, digits: int = 2) -> str:
     return f"{100 * low:.{digits}f} to {100 * high:.{digits}f}\u202f%"
 
 
+def estimate(found: tuple[float, float, float], digits: int = 2) -> str:
+    """A share with the ends of its interval: ``99.71 % (99.60 to 99.78)``."""
+    value, low, high = (f"{100 * part:.{digits}f}" for part in found)
+    return f"{value}\u202f% ({low} to {high})"
+
+
+def times(found: tuple[float, float, float], digits: int = 1) -> str:
+    """A ratio with the ends of its interval: ``3.2 (2.8 to 3.7)``; a dash if it is no number."""
+    if math.isnan(found[0]):
+        return "–"
+    value, low, high = (f"{part:,.{digits}f}" for part in found)
+    return f"{value} ({low} to {high})"
+
+
 def points(difference: float, digits: int = 2) -> str:
     """A signed difference of two fractions in percentage points: ``+0.31``."""
     return f"{100 * difference:+.{digits}f}".replace("-", "\u2212")
@@ -50,7 +67,9 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f}\u202fs"
     minutes = round(seconds / 60)
-    return f"{minutes}\u202fmin" if minutes < 90 else f"{minutes // 60}\u202fh {minutes % 60:02d}\u202fmin"
+    if minutes < 90:
+        return f"{minutes}\u202fmin"
+    return f"{minutes // 60}\u202fh {minutes % 60:02d}\u202fmin"
 
 
 def table(
@@ -74,13 +93,16 @@ def table(
             return "" if math.isnan(value) else f"{value:.{digits}f}"
         return str(value).replace("|", r"\|")
 
-    rules = {"l": ":---", "c": ":---:", "r": "---:"}
-    rows = [
-        "| " + " | ".join(str(column) for column in frame.columns) + " |",
-        "|" + "|".join(rules[letter] for letter in letters) + "|",
+    head = [str(column) for column in frame.columns]
+    body = [[shown(value) for value in row] for row in frame.itertuples(index=False)]
+    # Where lines are long, pandoc takes the columns' relative widths from the dashes.
+    dashes = ["-" * max(3, *map(len, column)) for column in zip(head, *body, strict=True)]
+    ends = {"l": (":", ""), "c": (":", ":"), "r": ("", ":")}
+    rule = [
+        ends[letter][0] + dash + ends[letter][1]
+        for letter, dash in zip(letters, dashes, strict=True)
     ]
-    rows += ["| " + " | ".join(map(shown, row)) + " |" for row in frame.itertuples(index=False)]
-    return Markdown("\n".join(rows))
+    return Markdown("\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *body)))
 
 
 def copies() -> dict[str, str]:

@@ -1,0 +1,289 @@
+"""Tables of chapters 1 and 2: what the data is like, and what the training runs found."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pandas as pd
+import torch
+
+from . import checkpoints, data, runs
+from .files import DigitcnnError
+from .model import DigitCNN
+from .sources import TITLES
+from .training import build_model
+
+DIGITS = list(range(10))
+
+
+def first_of_each_class(name: str, split: str, count: int = 2) -> np.ndarray:
+    """The first `count` images of each class in a split, uint8 (10, count, 3, 32, 32)."""
+    samples = data.load(name, split)
+    labels = samples.labels.numpy()
+    chosen = [np.flatnonzero(labels == digit)[:count] for digit in DIGITS]
+    return samples.images[torch.from_numpy(np.stack(chosen))].numpy()
+
+
+def split_sizes() -> pd.DataFrame:
+    """Number of images by data set (rows) and split (columns), with the total."""
+    rows = {}
+    for name, title in TITLES.items():
+        split = runs.manifest(name)["split"]
+        rows[title] = {part: split[part]["images"] for part in data.SPLITS}
+    frame = pd.DataFrame(rows).T.rename_axis("data set")
+    return frame.assign(total=frame.sum(axis=1))
+
+
+def class_counts(name: str) -> pd.DataFrame:
+    """Number of images by class (rows) and split (columns)."""
+    split = runs.manifest(name)["split"]
+    counts = {part: split[part]["class_counts"] for part in data.SPLITS}
+    return pd.DataFrame(counts, index=pd.Index(DIGITS, name="class"))
+
+
+def stratification_error(name: str) -> float:
+    """Largest difference between a class's share in a split and in the pool, in [0, 1]."""
+    counts = class_counts(name)
+    shares, pooled = counts / counts.sum(), counts.sum(axis=1) / counts.to_numpy().sum()
+    return float(shares.sub(pooled, axis=0).abs().to_numpy().max())
+
+
+def intensity(name: str) -> pd.DataFrame:
+    """Mean and standard deviation of the pixels in [0, 1] by split (rows) and channel."""
+    rows = {}
+    for split in data.SPLITS:
+        pixels = data.load(name, split).images.float().div_(255)
+        std, mean = torch.std_mean(pixels, dim=(0, 2, 3))
+        rows[split] = {
+            **{f"mean {c}": float(v) for c, v in zip("RGB", mean, strict=True)},
+            **{f"std {c}": float(v) for c, v in zip("RGB", std, strict=True)},
+        }
+    return pd.DataFrame(rows).T.rename_axis("split")
+
+
+def image_statistics(name: str, split: str = "train") -> pd.DataFrame:
+    """Per image: mean intensity and contrast (standard deviation of its grey values), in [0, 1]."""
+    grey = data.load(name, split).images.float().div_(255).mean(1).flatten(1)
+    return pd.DataFrame({"mean": grey.mean(1).numpy(), "contrast": grey.std(1).numpy()})
+
+
+def intensity_histogram(name: str, split: str = "train", bins: int = 64) -> np.ndarray:
+    """Share of grey values in each of `bins` equal steps of [0, 1]; sums to 1."""
+    images = data.load(name, split).images.to(torch.int32)
+    grey = images.sum(1).flatten()  # 0 to 765
+    counts = torch.bincount(grey * bins // 766, minlength=bins).double()
+    return (counts / counts.sum()).numpy()
+
+
+def duplicates(name: str) -> dict[str, int]:
+    """Exact copies (equal in every pixel) in the pool and across the boundary of the splits.
+
+    Returns:
+        ``copies``: images beyond the first of each set of equal ones; ``test`` and
+        ``validation``: images of that split with an equal image in the training split;
+        ``conflicting``: sets of equal images with different labels.
+    """
+    source, indices = data.pool(name)
+    digests = pd.Series([hashlib.blake2b(image.tobytes()).digest() for image in source.images])
+    group = digests.groupby(digests).ngroup().to_numpy()
+    train = np.unique(group[indices["train"]])
+    labels_per_group = pd.Series(source.labels).groupby(group).nunique()
+    return {
+        "copies": int(len(group) - group.max() - 1),
+        "validation": int(np.isin(group[indices["validation"]], train).sum()),
+        "test": int(np.isin(group[indices["test"]], train).sum()),
+        "conflicting": int((labels_per_group > 1).sum()),
+    }
+
+
+def official_share(name: str) -> pd.Series:
+    """Share of each split's images that the official division has in its test set."""
+    source, indices = data.pool(name)
+    return pd.Series({split: source.official_test[at].mean() for split, at in indices.items()})
+
+
+def architecture(run: str) -> pd.DataFrame:
+    """The network layer by layer: name, output shape for one image, parameters."""
+    model: DigitCNN = build_model(runs.get(run)).eval()
+    rows, hooks = [], []
+    wanted = (
+        torch.nn.Conv2d,
+        torch.nn.BatchNorm2d,
+        torch.nn.BatchNorm1d,
+        torch.nn.MaxPool2d,
+        torch.nn.Linear,
+        torch.nn.Flatten,
+    )
+
+    def note(module: torch.nn.Module, _: object, output: torch.Tensor) -> None:
+        count = sum(p.numel() for p in module.parameters())
+        rows.append((type(module).__name__, tuple(output.shape[1:]), count))
+
+    for module in model.modules():
+        if isinstance(module, wanted):
+            hooks.append(module.register_forward_hook(note))
+    model(torch.zeros(1, 3, 32, 32))
+    for hook in hooks:
+        hook.remove()
+    names = {"Conv2d": "convolution 3 × 3", "BatchNorm2d": "batch normalisation"}
+    names |= {"BatchNorm1d": "batch normalisation", "MaxPool2d": "max-pooling 2 × 2"}
+    names |= {"Linear": "fully connected", "Flatten": "flatten"}
+    frame = pd.DataFrame(rows, columns=["layer", "output", "parameters"])
+    frame["layer"] = frame["layer"].map(names)
+    frame["output"] = [" × ".join(map(str, shape)) for shape in frame["output"]]
+    return frame
+
+
+def blocks() -> pd.DataFrame:
+    """The network block by block, as drawn: title, contents, output shape, parameters."""
+    model = build_model(runs.MAIN["mnist"])
+    first, down1, res1, down2, res2, down3 = model.convolutions
+    stages = [
+        ("block 1", "conv, BN, ReLU", first, (16, 32, 32)),
+        ("block 2", "conv, pool, BN, ReLU", down1, (48, 16, 16)),
+        ("residual 1", "2 × (conv, BN, ReLU) + input", res1, (48, 16, 16)),
+        ("block 3", "conv, pool, BN, ReLU", down2, (96, 8, 8)),
+        ("residual 2", "2 × (conv, BN, ReLU) + input", res2, (96, 8, 8)),
+        ("block 4", "conv, pool, BN, ReLU", down3, (128, 4, 4)),
+        ("feature layer", "fully connected, BN, ReLU", model.feature_layer, (128,)),
+        ("output layer", "fully connected", model.output, (10,)),
+    ]
+    shape = torch.zeros(2, 3, 32, 32)
+    rows = []
+    for name, contents, module, _ in stages:
+        shape = module(shape)
+        count = sum(p.numel() for p in module.parameters())
+        rows.append((name, contents, tuple(shape.shape[1:]), count))
+    return pd.DataFrame(rows, columns=["block", "layers", "shape", "parameters"])
+
+
+def last_epoch(run: str) -> pd.DataFrame:
+    """The last epoch's metrics by split (rows)."""
+    history = checkpoints.history(run)
+    return pd.DataFrame({split: table.iloc[-1] for split, table in history.items()}).T
+
+
+def epochs(run: str, split: str, every: int = 5) -> pd.DataFrame:
+    """The metrics of the first epoch and of each `every`-th one."""
+    table = checkpoints.history(run)[split]
+    return table[(table["epoch"] == 1) | (table["epoch"] % every == 0)]
+
+
+def generalisation_gap(run: str) -> dict[str, float]:
+    """Accuracy of the finished network on clean training images, and what is lost on others.
+
+    The training columns of the metrics files are running averages over augmented images, so they
+    cannot be subtracted; here the same network sees all splits alike.
+    """
+    from . import predictions
+
+    accuracy = {
+        split: float(1 - predictions.predict(run, runs.get(run).data, split).wrong.mean())
+        for split in data.SPLITS
+    }
+    return accuracy | {"gap": accuracy["train"] - accuracy["test"]}
+
+
+LABELS = {
+    "sgd": "SGD",
+    "adam": "Adam",
+    "adamw": "AdamW",
+    "rmsprop": "RMSprop",
+    "relu": "ReLU",
+    "leaky-relu": "leaky ReLU",
+    "elu": "ELU",
+    "gelu": "GELU",
+    "silu": "SiLU",
+    "tanh": "tanh",
+}
+
+
+def label(group: str, change: dict) -> str:
+    """How the report calls the setting that an experiment tries."""
+    if group == "optimizer":
+        return f"{LABELS[change['optimizer']]} {change['learning_rate']:g}"
+    if group == "batch-size":
+        return str(change["batch_size"])
+    if group == "activation":
+        return LABELS[change["activation"]]
+    if not change:
+        return "chosen configuration"
+    if not change.get("batch_norm", True):
+        return f"no batch norm (rate {change['learning_rate']:g})"
+    if "augmentation" in change:
+        return "no augmentation"
+    return "dropout 0.3" if "dropout" in change else f"width × {change['width']:g}"
+
+
+def experiment(group: str) -> pd.DataFrame:
+    """Validation accuracy of a group of experiments after their last epoch, a row a run.
+
+    Columns: ``setting``, ``data``, ``seed``, ``accuracy`` in [0, 1], ``seconds`` per epoch and
+    ``chosen`` (whether it is the configuration of the 50-epoch runs).
+    """
+    if group not in runs.EXPERIMENTS:
+        raise DigitcnnError(f"There is no experiment {group!r}: see digitcnn.runs.EXPERIMENTS.")
+    rows = []
+    for change in runs.EXPERIMENTS[group]:
+        for name in runs.MAIN:
+            for seed in runs.EXPERIMENT_SEEDS:
+                run = runs.get(runs.experiment(name, change, seed).id)
+                accuracy = checkpoints.history(run)["validation"]["accuracy"].iloc[-1]
+                seconds = checkpoints.record(run)["seconds_per_epoch"]
+                chosen = run.name == f"{name}-exp"
+                rows.append((label(group, change), name, seed, accuracy, seconds, chosen))
+    columns = ["setting", "data", "seed", "accuracy", "seconds", "chosen"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def seed_noise(name: str) -> float:
+    """Standard deviation of the final validation accuracy between seeds, pooled over settings.
+
+    The median over settings of the per-setting estimate, so that a run that diverged does not
+    count: for two values a and b the estimate is |a - b| / sqrt(2).
+    """
+    everything = pd.concat([experiment(group) for group in runs.EXPERIMENTS]).drop_duplicates(
+        ["setting", "data", "seed"]
+    )
+    spread = everything[everything["data"] == name].groupby("setting")["accuracy"].std()
+    # The median of |normal| is 0.674 of its standard deviation.
+    return float(spread.median() / 0.6745)
+
+
+def experiment_summary(group: str) -> pd.DataFrame:
+    """Mean validation accuracy over the seeds by setting (rows, in order) and data set."""
+    runs_table = experiment(group)
+    means = runs_table.pivot_table(
+        index="setting", columns="data", values="accuracy", aggfunc="mean", sort=False
+    )
+    seconds = runs_table.pivot_table(
+        index="setting", columns="data", values="seconds", aggfunc="mean", sort=False
+    )
+    chosen = runs_table.groupby("setting")["chosen"].any()
+    return means.assign(**{f"seconds {n}": seconds[n] for n in means}, chosen=chosen)
+
+
+def verdicts() -> pd.DataFrame:
+    """For each group and data set: the chosen setting against its best alternative.
+
+    ``difference`` is chosen minus alternative in [−1, 1]; ``noise`` is the standard error of such
+    a difference between two means over the seeds; ``verdict`` is ``better``, ``equal`` or
+    ``worse`` where the difference exceeds two standard errors.
+    """
+    rows = []
+    for name in runs.MAIN:
+        error = seed_noise(name) * np.sqrt(2 / len(runs.EXPERIMENT_SEEDS))
+        for group in runs.EXPERIMENTS:
+            summary = experiment_summary(group)
+            chosen = summary.loc[summary["chosen"], name]
+            others = summary.loc[~summary["chosen"], name]
+            difference = chosen.iloc[0] - others.max()
+            verdict = (
+                "equal"
+                if abs(difference) <= 2 * error
+                else ("better" if difference > 0 else "worse")
+            )
+            rows.append((group, name, chosen.index[0], others.idxmax(), difference, error, verdict))
+    columns = ["group", "data", "chosen", "alternative", "difference", "noise", "verdict"]
+    return pd.DataFrame(rows, columns=columns)

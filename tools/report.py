@@ -1,0 +1,256 @@
+"""Render the report: `make report`, `make quick` and `make preview`.
+
+    python3 tools/report.py            # _book/, HTML and PDF, from valid frozen results if possible
+    python3 tools/report.py quick      # _quick/book/, everything from nothing on embedded data
+    python3 tools/report.py preview    # Quarto's live preview
+
+Sets up the environment that it needs. A render goes to a folder of its own, is checked, and only
+then takes the place of the previous one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import environment
+from environment import ROOT, SetupError
+
+BANNER = "QUICK RUN: small embedded data, a few seconds of training; not the report's results"
+READING = {"DIGITCNN_TRAIN": "never", "DIGITCNN_PROFILE": "full"}  # rendering never trains
+BOOK, FRESH, PREVIOUS = ROOT / "_book", ROOT / "_book.new", ROOT / "_book.old"
+LOG = ROOT / "_render.log"
+NOT_COPIED = (  # results, data and environments have no place in the quick run's copy
+    ".git", ".venv", ".quarto", ".*.lock", ".*_cache", ".hypothesis", "_book*", "_quick",
+    "_freeze*", "data", "cache", "models", "site_libs", LOG.name,
+)  # fmt: skip
+BAD = re.compile(  # warnings that mean a broken report
+    r"(?i)warn.*(unable to resolve|not found|could not (fetch|find|convert)|duplicate)"
+)
+# Of every kernel start, because it listens on localhost; and pandoc's options.
+NOISE = re.compile(r"IPKernelApp\] WARNING|^(pandoc|metadata) *$|^ +[a-z-]+:( |$)")
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def main(arguments: list) -> int:
+    """Do what the command line asks for; return the exit status."""
+    tasks = {"": report, "quick": quick, "preview": preview}
+    task = arguments[0] if arguments else ""
+    if len(arguments) > 1 or task not in tasks:
+        print(__doc__, file=sys.stderr)
+        return 2
+    try:
+        if task == "preview":
+            preview()
+        else:
+            with environment.only_one("render"):
+                try:
+                    tidy()
+                    tasks[task]()
+                finally:
+                    tidy()
+    except SetupError as error:
+        print(f"make {task or 'report'}: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"make {task or 'report'}: {error}; mend that, then start again.", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nInterrupted; start it again.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def report() -> None:
+    """Render the whole report to `_book/`."""
+    began = time.monotonic()
+    environment.ensure("report")
+    quarto = environment.quarto()
+    if not quarto:
+        print("Rendering with the portable renderer (there is no Quarto 1.9 or newer here).")
+    stale = stale_documents()
+    if stale:
+        execute_needed(stale)
+    try:
+        render(ROOT, quarto, FRESH, execute=bool(stale), **READING)
+    except SetupError:
+        # A pre-render step may have found frozen results that no longer fit the code.
+        if stale or not quarto:
+            raise
+        stale = stale_documents()
+        if not stale:
+            raise
+        execute_needed(stale)
+        render(ROOT, quarto, FRESH, execute=True, **READING)
+    html, pdf = check(FRESH)
+    if BOOK.exists():
+        BOOK.rename(PREVIOUS)
+    FRESH.rename(BOOK)
+    announce("Report", [BOOK / html, BOOK / pdf], began)
+
+
+def execute_needed(stale: list) -> None:
+    """Say which documents have to be executed, and set up what that needs."""
+    names = ", ".join(stale[:3]) + (f" and {len(stale) - 3} more" if len(stale) > 3 else "")
+    print(f"No valid frozen results for {names}: running their cells, in the full environment.")
+    environment.ensure("full")
+
+
+def quick() -> None:
+    """Run everything from nothing on small data, in a copy of the project, to `_quick/`.
+
+    In a copy because Quarto with ``freeze: false`` deletes the project's frozen results.
+    """
+    began = time.monotonic()
+    environment.ensure("full")
+    quarto = environment.quarto()
+    target = ROOT / "_quick"
+    remove(target)
+    project = target / "project"
+    copy_project(project)
+    names = {"DIGITCNN_PROFILE": "quick", "DIGITCNN_ROOT": str(project), "DIGITCNN_TRAIN": ""}
+    render(project, quarto, project / "_book.new", execute=True, profile="quick", **names)
+    html, pdf = check(project / "_book.new")
+    (project / "_book.new").rename(target / "book")
+    for results in ("cache", "models"):
+        with contextlib.suppress(FileNotFoundError):
+            (project / "_quick" / results).rename(target / results)
+    announce("Quick report", [target / "book" / html, target / "book" / pdf], began)
+
+
+def preview() -> None:
+    """Start Quarto's preview, which renders again whatever is saved."""
+    environment.ensure("full")  # a preview runs the cells of the chapter that it shows
+    quarto = environment.quarto()
+    if not quarto:
+        raise SetupError("The preview needs Quarto 1.9 or newer: install it, or use `make report`.")
+    env = environment.environment(**READING)
+    status = subprocess.run([quarto, "preview", ROOT], env=env, cwd=ROOT).returncode
+    if status not in (0, 130, -2):
+        raise SetupError(f"Quarto's preview ended with status {status}.")
+
+
+def stale_documents() -> list:
+    """The book's documents whose frozen results are missing or of another text."""
+    code = (
+        "import sys, portable, pathlib; root = pathlib.Path(sys.argv[1])\n"
+        "config = portable.load_config(root, [])\n"
+        "for item in portable.items(config):\n"
+        "    try:\n"
+        "        for fmt in portable.FORMATS:\n"
+        "            portable.load_document(root, item, fmt, root / '_freeze', config)\n"
+        "    except portable.Problem: print(item['file'])\n"
+    )
+    command = [environment.PYTHON, "-c", code, ROOT]
+    env = environment.environment(PYTHONPATH=str(ROOT / "tools"))
+    answer = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True)
+    if answer.returncode:
+        reason = (answer.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise SetupError(f"The book's documents cannot be read ({reason}): see _quarto.yml.")
+    return answer.stdout.split("\n")[:-1]
+
+
+def render(
+    project: Path, quarto: Path | None, output: Path, execute: bool, profile: str = "", **more: str
+) -> None:
+    """Render a project to an empty folder, with Quarto or the portable renderer."""
+    remove(output)
+    if quarto:
+        command = [quarto, "render", "--output-dir", output.name]
+    else:
+        command = [environment.PYTHON, project / "tools" / "portable.py", "--output", output]
+        if execute:
+            command += ["--execute", "--freeze", project / "_freeze.new"]
+        if profile:
+            command += ["--banner", BANNER]
+    command += ["--profile", profile] if profile else []
+    env = environment.environment(PYTHONUNBUFFERED="1", **more)
+    log = follow(command, project, env, show_all=execute)
+    bad = next((line for line in log if BAD.search(line)), None)
+    if bad:
+        raise SetupError(f"The render has broken references, see {LOG.name}: {bad.strip()}")
+
+
+def follow(command: list, folder: Path, env: dict, show_all: bool) -> list:
+    """Run a renderer; show its progress; return its output's lines, which `LOG` keeps."""
+    lines = []
+    with LOG.open("w", encoding="utf-8") as log:
+        process = subprocess.Popen(
+            command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True, errors="replace",
+        )  # fmt: skip
+        try:
+            for line in process.stdout:
+                line = COLOUR.sub("", line).rstrip()
+                log.write(line + "\n")
+                lines.append(line)
+                progress = re.match(r"\[ *\d+/\d+\] ", line)
+                if line and not NOISE.search(line) and (show_all or progress):
+                    print(f"  {line}", flush=True)
+            status = process.wait()
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
+    if status:
+        tail = [line for line in lines if line.strip()][-15:]
+        if not show_all:
+            print("\n".join(tail), file=sys.stderr)
+        errors = [line for line in lines if re.match(r"\s*\w*(Error|ERROR|error): ", line)]
+        why = f" ({errors[-1].strip()})" if errors else ""
+        raise SetupError(f"The renderer ended with status {status}{why}: see {LOG.name}.")
+    return lines
+
+
+def check(book: Path) -> tuple:
+    """Names of the HTML and the PDF of a finished render, which must be whole."""
+    pages, pdfs = sorted(book.rglob("*.html")), sorted(book.glob("*.pdf"))
+    if not (book / "index.html").is_file() or not pdfs:
+        raise SetupError(f"The render made no index.html or no PDF: see {LOG.name}.")
+    if not pdfs[0].read_bytes().rstrip().endswith(b"%%EOF"):
+        raise SetupError(f"The PDF is not whole: see {LOG.name}.")
+    for page in pages:
+        if b"quarto-unresolved-ref" in page.read_bytes():
+            raise SetupError(f"{page.relative_to(book)} has a broken reference: see {LOG.name}.")
+    return "index.html", pdfs[0].name
+
+
+def copy_project(target: Path) -> None:
+    """Copy the project's sources, without results, data and environments."""
+    at_root = shutil.ignore_patterns(*NOT_COPIED)
+    below = shutil.ignore_patterns("__pycache__", "*_files", "*.part", ".*_cache")
+
+    def ignored(folder: str, names: list) -> set:
+        return (at_root if Path(folder) == ROOT else below)(folder, names)
+
+    shutil.copytree(ROOT, target, ignore=ignored)
+
+
+def tidy() -> None:
+    """Remove what a render leaves, and put the book back if it was stopped between two renames."""
+    if PREVIOUS.is_dir() and not BOOK.exists():
+        PREVIOUS.rename(BOOK)
+    for folder in (FRESH, PREVIOUS, ROOT / "_freeze.new", ROOT / "_quick" / "project"):
+        remove(folder)
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder if it is there."""
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(folder)
+
+
+def announce(what: str, paths: list, began: float) -> None:
+    """Say where the result is and how long it took."""
+    print(f"{what} ready after {time.monotonic() - began:.0f} s:")
+    for path in paths:
+        print(f"  {path.relative_to(ROOT)}  ({path.stat().st_size / 1e6:.1f} MB)")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
