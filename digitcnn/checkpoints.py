@@ -82,7 +82,7 @@ def history(run: str | RunConfig) -> dict[str, pd.DataFrame]:
 def read_metrics(path: Path) -> pd.DataFrame:
     """Read one metrics file. Raises `DigitcnnError` if it is damaged."""
     try:
-        table = pd.read_csv(path, sep="\t")
+        table = pd.read_csv(files.noted(path), sep="\t")
         whole = tuple(table.columns) == COLUMNS and len(table) > 0
         if whole and (table["epoch"].to_numpy() == np.arange(1, len(table) + 1)).all():
             # The loss of a run that diverged may be infinite or no number.
@@ -119,7 +119,7 @@ def load_model(run: str | RunConfig) -> DigitCNN:
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a safetensors file of ours. Raises `DigitcnnError` if damaged."""
     try:
-        payload = path.read_bytes()
+        payload = files.noted(path).read_bytes()
     except FileNotFoundError:
         raise DigitcnnError(f"{files.shown(path)} is missing: run `make train`.") from None
     except OSError as error:

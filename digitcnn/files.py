@@ -20,6 +20,9 @@ PROFILES = ("full", "quick")
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,79}")
 
 
+_reads: set[Path] = set()
+
+
 class DigitcnnError(Exception):
     """Something the user can mend; its text is one sentence with the remedy."""
 
@@ -129,7 +132,7 @@ def write_json(path: Path, value: object) -> None:
 def read_json(path: Path) -> dict:
     """Read a JSON object. Raises `DigitcnnError` if it is missing or damaged."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(noted(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DigitcnnError(f"{shown(path)} is missing: run `make train` to make it.") from None
     except (OSError, ValueError) as error:
@@ -143,6 +146,17 @@ def read_json(path: Path) -> dict:
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:160]
+
+
+def noted(path: Path) -> Path:
+    """Return `path` after noting that this process read it (see `digitcnn.provenance`)."""
+    _reads.add(path)
+    return path
+
+
+def noted_reads() -> set[Path]:
+    """The files of stored results that this process has read so far."""
+    return set(_reads)
 
 
 def file_md5(path: Path) -> str:

@@ -228,13 +228,13 @@ def depends_on(run: runs.RunConfig, data_name: str, split: str) -> dict:
 
 
 def cached_arrays(
-    name: str, ingredients: dict, make: Callable[[], dict[str, np.ndarray]]
+    name: str, ingredients: dict | list, make: Callable[[], dict[str, np.ndarray]]
 ) -> dict[str, np.ndarray]:
     """Arrays from ``cache/<name>.npz`` if made of the same `ingredients`, else made and kept.
 
     Raises `DigitcnnError` if the file is damaged; nothing in it can be executed.
     """
-    path = files.cache_path(f"{name}.npz")
+    path = files.noted(files.cache_path(f"{name}.npz"))
     key = files.fingerprint(ingredients)
     arrays = _read_arrays(path) if path.is_file() else {}
     if str(arrays.pop("key", "")) == key:

@@ -13,17 +13,17 @@ import pandas as pd
 from IPython import get_ipython
 from IPython.display import Markdown
 
-from . import files, runs
+from . import files, provenance, runs
 
 
 def start() -> None:
     """Set the figures' style and the seeds; the first call of every chapter."""
-    from . import figures
+    from . import style
     from .data import seed_everything
 
     warnings.filterwarnings("ignore", message=".*IProgress.*")
     seed_everything()
-    figures.set_style()
+    style.set_style()
     if shell := get_ipython():  # else inline text is shown as Python's repr, with \u202f in it
         shell.display_formatter.formatters["text/markdown"].for_type(str, str)
 
@@ -113,3 +113,14 @@ def copies() -> dict[str, str]:
 def is_quick() -> bool:
     """Whether this is the quick profile, whose numbers come from embedded stand-in data."""
     return files.profile() == "quick"
+
+
+def colophon(document: str) -> Markdown:
+    """Record what the chapter was made from, and say its key; the last call of every chapter."""
+    about = provenance.record(document)
+    return Markdown(
+        '::: {.content-visible when-format="html"}\n\n'
+        f"[This chapter's results have the key `{about['key']}`, over {len(about['modules'])} modules "
+        f"and {len(about['files'])} stored results (`{files.shown(provenance.record_path(document))}`).]"
+        "{.colophon}\n\n:::"
+    )

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from . import checkpoints, data, runs
+from . import checkpoints, data, predictions, runs
 from .files import DigitcnnError
 from .model import DigitCNN
 from .sources import TITLES
-from .training import build_model
+from .training import build_model, evaluate
 
 DIGITS = list(range(10))
 
@@ -176,12 +176,21 @@ def generalisation_gap(run: str) -> dict[str, float]:
     The training columns of the metrics files are running averages over augmented images, so they
     cannot be subtracted; here the same network sees all splits alike.
     """
-    from . import predictions
+    run = runs.get(run)
 
-    accuracy = {
-        split: float(1 - predictions.predict(run, runs.get(run).data, split).wrong.mean())
-        for split in data.SPLITS
-    }
+    def make() -> dict[str, np.ndarray]:
+        model = checkpoints.load_model(run)
+        found = {}
+        for split in data.SPLITS:
+            samples = data.load(run.data, split)
+            device = model.mean.device
+            metrics = evaluate(model, samples.images.to(device), samples.labels.to(device))
+            found[split] = np.array(metrics.accuracy)
+        return found
+
+    ingredients = [predictions.depends_on(run, run.data, split) for split in data.SPLITS]
+    arrays = predictions.cached_arrays(f"results/accuracy-{run.id}", ingredients, make)
+    accuracy = {split: float(arrays[split]) for split in data.SPLITS}
     return accuracy | {"gap": accuracy["train"] - accuracy["test"]}
 
 

@@ -1,0 +1,10 @@
+"""Quarto's pre-render step: thaw the chapters whose code or results changed."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from digitcnn.provenance import main
+
+sys.exit(main())
