@@ -118,9 +118,10 @@ def is_quick() -> bool:
 def colophon(document: str) -> Markdown:
     """Record what the chapter was made from, and say its key; the last call of every chapter."""
     about = provenance.record(document)
+    where = files.shown(provenance.record_path(document))
     return Markdown(
         '::: {.content-visible when-format="html"}\n\n'
-        f"[This chapter's results have the key `{about['key']}`, over {len(about['modules'])} modules "
-        f"and {len(about['files'])} stored results (`{files.shown(provenance.record_path(document))}`).]"
-        "{.colophon}\n\n:::"
+        f"[The results of this page have the key `{about['key']}`, made from "
+        f"{len(about['modules'])} modules and {len(about['files'])} stored results (`{where}`)."
+        "]{.colophon}\n\n:::"
     )

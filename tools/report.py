@@ -73,25 +73,28 @@ def report() -> None:
     quarto = environment.quarto()
     if not quarto:
         print("Rendering with the portable renderer (there is no Quarto 1.9 or newer here).")
+    thaw()
     stale = stale_documents()
     if stale:
         execute_needed(stale)
-    try:
-        render(ROOT, quarto, FRESH, execute=bool(stale), **READING)
-    except SetupError:
-        # A pre-render step may have found frozen results that no longer fit the code.
-        if stale or not quarto:
-            raise
-        stale = stale_documents()
-        if not stale:
-            raise
-        execute_needed(stale)
-        render(ROOT, quarto, FRESH, execute=True, **READING)
+    render(ROOT, quarto, FRESH, execute=bool(stale), **READING)
     html, pdf = check(FRESH)
     if BOOK.exists():
         BOOK.rename(PREVIOUS)
     FRESH.rename(BOOK)
     announce("Report", [BOOK / html, BOOK / pdf], began)
+
+
+def thaw() -> None:
+    """Drop the frozen results that no longer fit the code or the stored results.
+
+    Quarto does this as its pre-render step; here it comes first, so that the environment which
+    the execution needs is there, and so that the portable renderer has it too.
+    """
+    env = environment.environment(**READING)
+    command = [environment.PYTHON, ROOT / "tools" / "thaw.py"]
+    if subprocess.run(command, env=env, cwd=ROOT).returncode:
+        raise SetupError("The records of the chapters cannot be read: see the line above.")
 
 
 def execute_needed(stale: list) -> None:
