@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import io
 import json
 import os
 import platform
@@ -69,22 +70,31 @@ def record(run: str | RunConfig) -> dict:
     """A finished run's record: configuration, ingredients, key, environment, wall time."""
     run = runs.get(run)
     ensure(run)
-    return files.read_json(record_path(run))
+    return runs.read_record(run)
 
 
 def history(run: str | RunConfig) -> dict[str, pd.DataFrame]:
     """A finished run's metrics by split, a row an epoch; trains the run if need be."""
     run = runs.get(run)
-    ensure(run)
-    return {split: read_metrics(metrics_path(run, split)) for split in ("train", *run.held_out)}
+    digests = record(run).get("metrics_sha256", {})  # records of the first runs have none
+    return {
+        split: read_metrics(metrics_path(run, split), run.epochs, digests.get(split))
+        for split in ("train", *run.held_out)
+    }
 
 
-def read_metrics(path: Path) -> pd.DataFrame:
-    """Read one metrics file. Raises `DigitcnnError` if it is damaged."""
+def read_metrics(path: Path, epochs: int | None = None, digest: str | None = None) -> pd.DataFrame:
+    """Read one metrics file. Raises `DigitcnnError` if it is damaged.
+
+    Where they are known, the number of `epochs` and the SHA-256 `digest` have to agree.
+    """
     try:
-        table = pd.read_csv(files.noted(path), sep="\t")
-        whole = tuple(table.columns) == COLUMNS and len(table) > 0
-        if whole and (table["epoch"].to_numpy() == np.arange(1, len(table) + 1)).all():
+        text = files.noted(path).read_text("utf-8")
+        table = pd.read_csv(io.StringIO(text), sep="\t")
+        rows = list(range(1, (epochs or len(table)) + 1))
+        whole = tuple(table.columns) == COLUMNS and rows and table["epoch"].tolist() == rows
+        if whole and digest in (None, _sha256(text)):
+            table = table.astype({name: float for name in COLUMNS[1:]})
             # The loss of a run that diverged may be infinite or no number.
             if table.iloc[:, 2:].stack().between(0, 1).all():
                 return table
@@ -103,7 +113,7 @@ def load_model(run: str | RunConfig) -> DigitCNN:
     if about.get("kind") != "weights":
         raise DigitcnnError(f"{files.shown(path)} holds no finished model: run `make train`.")
     if runs.has_manifest(run.data):
-        changed = differences(json.loads(about.get("ingredients", "{}")), runs.ingredients(run))
+        changed = differences(_stored(path, about, "ingredients"), runs.ingredients(run))
         if changed:
             raise DigitcnnError(f"{files.shown(path)} is stale ({changed}): run `make train`.")
     model = build_model(run)
@@ -139,16 +149,33 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             f"{files.shown(path)} has the format {about.get('format')!r}, this version reads "
             f"{FORMAT}: delete it and run `make train`."
         )
-    if about.get("checksum") != _checksum(tensors):
+    seal = about.pop("metadata_checksum", None)  # the first files have none
+    if about.get("checksum") != _checksum(tensors) or seal not in (None, files.fingerprint(about)):
         raise DigitcnnError(f"{files.shown(path)} is damaged: delete it and run `make train`.")
     return tensors, about
 
 
+def _stored(path: Path, about: dict[str, str], name: str) -> dict | list:
+    """A JSON value of a file's metadata. Raises `DigitcnnError` if it is missing or damaged."""
+    try:
+        value = json.loads(about[name])
+    except (KeyError, ValueError):
+        value = None
+    if not isinstance(value, dict | list):
+        raise DigitcnnError(f"{files.shown(path)} is damaged: delete it and run `make train`.")
+    return value
+
+
 def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, str]) -> None:
-    """Write tensors with metadata as safetensors, with a checksum, whole or not at all."""
+    """Write tensors with metadata as safetensors, with checksums, whole or not at all."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     about = about | {"format": FORMAT, "checksum": _checksum(tensors)}
+    about["metadata_checksum"] = files.fingerprint(about)
     files.write_whole(path, tensor_bytes(tensors, about))
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _checksum(tensors: dict[str, Tensor]) -> str:
@@ -208,6 +235,9 @@ def _train_locked(run: RunConfig) -> None:
     held_out = {split: evaluation_split(run, split) for split in run.held_out}
     training = Training(run, train_samples, held_out)
     rows, seconds = _resume(run, training)
+    metrics = [metrics_path(run, split) for split in ("train", *run.held_out)]
+    for path in (checkpoint_path(run), weights_path(run), record_path(run), *metrics):
+        files.remove_leftovers(path)
     files.say(
         f"{run.id}: {len(train_samples):,} images, epochs {training.epoch + 1} to {run.epochs} "
         f"on {training.device.type} with {threads} threads"
@@ -226,7 +256,7 @@ def _train_locked(run: RunConfig) -> None:
             f"validation accuracy {shown.accuracy:.2%}, {seconds[-1]:.1f} s, "
             f"{datetime.timedelta(seconds=round(left))} left"
         )
-    _finish(run, training, seconds, len(train_samples), train_samples.indices)
+    _finish(run, training, rows, seconds, train_samples.indices)
 
 
 def _save_progress(
@@ -262,25 +292,29 @@ def _resume(run: RunConfig, training: Training) -> tuple[dict[str, list[Metrics]
     if not path.is_file():
         return {}, []
     state, about = read_tensors(path)
-    changed = differences(json.loads(about.get("ingredients", "{}")), runs.ingredients(run))
+    changed = differences(_stored(path, about, "ingredients"), runs.ingredients(run))
     if changed:
         files.say(f"{run.id}: the unfinished training is of another version ({changed}); restart.")
         return {}, []
     try:
         training.restore(state)
-    except (KeyError, RuntimeError) as error:
+        kept, seconds = _stored(path, about, "rows"), _stored(path, about, "seconds")
+        rows = {split: [Metrics(**row) for row in table] for split, table in kept.items()}
+    except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
         raise DigitcnnError(
             f"{files.shown(path)} is of another architecture: delete it to train from the start."
         ) from error
-    kept = json.loads(about["rows"])
-    rows = {split: [Metrics(**row) for row in table] for split, table in kept.items()}
     for split, table in rows.items():  # a kill may have left them one epoch behind
         files.write_whole(metrics_path(run, split), metrics_text(table))
-    return rows, json.loads(about["seconds"])
+    return rows, seconds
 
 
 def _finish(
-    run: RunConfig, training: Training, seconds: list[float], images: int, indices: np.ndarray
+    run: RunConfig,
+    training: Training,
+    rows: dict[str, list[Metrics]],
+    seconds: list[float],
+    indices: np.ndarray,
 ) -> None:
     """Write weights and record, then drop the checkpoint; each step can be repeated."""
     ingredients = runs.ingredients(run)
@@ -293,15 +327,16 @@ def _finish(
         "seconds": round(sum(seconds), 1),
         "seconds_per_epoch": round(float(np.median(seconds)), 2),
         "finished": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "images": images,
+        "images": len(indices),
         "steps": training.steps_per_epoch * run.epochs,
         "parameters": sum(p.numel() for p in training.model.parameters()),
     }
+    about["metrics_sha256"] = {name: _sha256(metrics_text(kept)) for name, kept in rows.items()}
     if run.class_counts:
         about["indices"] = indices.tolist()
     metadata = {k: v if isinstance(v, str) else json.dumps(v) for k, v in about.items()}
     write_tensors(
         weights_path(run), training.averaged.module.state_dict(), metadata | {"kind": "weights"}
     )
-    files.write_json(record_path(run), about)
+    files.write_json(record_path(run), runs.sealed(about))
     checkpoint_path(run).unlink(missing_ok=True)

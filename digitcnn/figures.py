@@ -20,7 +20,7 @@ def sample_grid(samples: dict[str, np.ndarray]) -> Figure:
     """
     count = next(iter(samples.values())).shape[1]
     rows = len(samples) * count
-    figure, axes = plt.subplots(rows, 10, figsize=(WIDTH, 0.72 * rows), layout="none")
+    figure, axes = plt.subplots(rows, 10, figsize=(WIDTH, 0.6 * rows), layout="none")
     figure.subplots_adjust(left=0.1, right=0.995, top=0.96, bottom=0.005, wspace=0.06, hspace=0.3)
     for block, (split, images) in enumerate(samples.items()):
         for row in range(count):

@@ -57,7 +57,12 @@ def _folder_from_environment(variable: str, default: Path) -> Path:
         return default
     if not value.isprintable():
         raise DigitcnnError(f"{variable} holds control characters: set it to a plain folder name.")
-    return Path(value).expanduser().resolve()
+    try:
+        return Path(value).expanduser().resolve()
+    except (RuntimeError, OSError) as error:  # ~somebody, a loop of links
+        raise DigitcnnError(
+            f"{variable} is {value!r}, which leads nowhere: set it to a plain folder name."
+        ) from error
 
 
 def results_root() -> Path:
@@ -114,14 +119,22 @@ def write_whole(path: Path, content: bytes | str) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    except OSError as error:
+    except BaseException as error:  # Ctrl-C, too, leaves nothing behind
         if temporary:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
+        if not isinstance(error, OSError):
+            raise
         raise DigitcnnError(
             f"Cannot write {shown(path)} ({error.strerror or error}): free some disk space or make "
             "the folder writable, then start again; nothing was changed."
         ) from error
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what a process that was killed while it wrote `path` left; call under its lock."""
+    for left in path.parent.glob(f".{path.name}.*.part"):
+        left.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: object) -> None:
@@ -135,7 +148,7 @@ def read_json(path: Path) -> dict:
         value = json.loads(noted(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DigitcnnError(f"{shown(path)} is missing: run `make train` to make it.") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DigitcnnError(
             f"{shown(path)} cannot be read ({_first_line(error)}): delete it and run `make train`."
         ) from error

@@ -16,6 +16,8 @@ from pathlib import Path
 from . import files
 
 KEYED_MODULES = ("data", "model", "training")
+MANIFEST_NAMES = {"name", "copy", "file_md5", "images", "official_test", "digest", "split"}
+PART_NAMES = {"images", "indices_sha256", "class_counts"}
 SEED = 42
 
 
@@ -82,7 +84,8 @@ MAIN = {
 }
 
 # Each experiment changes one thing of the chosen configuration. Groups, in the report's order.
-EXPERIMENT_EPOCHS, EXPERIMENT_SIZE, EXPERIMENT_SEEDS = 3, 10_000, (42, 43)
+EXPERIMENT_EPOCHS, EXPERIMENT_SEEDS = 3, (42, 43)
+EXPERIMENT_SIZE = {"mnist": 5_000, "svhn": 10_000}  # MNIST is learned faster
 EXPERIMENTS: dict[str, list[dict]] = {
     "optimizer": [
         {"optimizer": optimizer, "learning_rate": rate, "weight_decay": decay}
@@ -126,7 +129,7 @@ def experiment(data: str, change: dict, seed: int = SEED) -> RunConfig:
         MAIN[data],
         name="-".join(parts),
         epochs=EXPERIMENT_EPOCHS,
-        train_size=EXPERIMENT_SIZE,
+        train_size=EXPERIMENT_SIZE[data],
         held_out=("validation",),
         seed=seed,
         **change,
@@ -219,8 +222,28 @@ def has_manifest(data: str) -> bool:
 
 
 def manifest(data: str) -> dict:
-    """What ``cache/data/<data>.json`` records of a data set (see `digitcnn.data`)."""
-    return files.read_json(files.cache_path("data", f"{data}.json"))
+    """What ``cache/data/<data>.json`` records of a data set (see `digitcnn.data`).
+
+    Raises `DigitcnnError` if it is missing or damaged; its counts have to add up.
+    """
+    path = files.cache_path("data", f"{data}.json")
+    found = files.read_json(path)
+    try:
+        parts = list(found["split"].values())
+        total = sum(part["images"] for part in parts)
+        whole = (
+            isinstance(found["digest"], str)
+            and all(isinstance(part["indices_sha256"], str) for part in parts)
+            and all(sum(part.get("class_counts", [])) in (0, part["images"]) for part in parts)
+            and found.get("images", total) == total
+            and found.keys() <= MANIFEST_NAMES
+            and all(part.keys() <= PART_NAMES for part in parts)
+        )
+    except (KeyError, TypeError, AttributeError):
+        whole = False
+    if not whole:
+        raise files.DigitcnnError(f"{files.shown(path)} is damaged: delete it, run `make data`.")
+    return found
 
 
 def ingredients(run: RunConfig) -> dict:
@@ -263,6 +286,22 @@ def metrics_path(run: RunConfig, split: str) -> Path:
     return files.cache_path("metrics", run.id, f"{split}.txt")
 
 
+def sealed(about: dict) -> dict:
+    """A record with a ``checksum`` of everything else in it."""
+    return about | {"checksum": files.fingerprint(about)}
+
+
+def read_record(run: RunConfig) -> dict:
+    """A finished run's record as stored. Raises `DigitcnnError` if it is missing or damaged."""
+    path = record_path(run)
+    about = files.read_json(path)
+    checksum = about.pop("checksum", None)  # records of the first runs have none
+    whole = checksum in (None, files.fingerprint(about))
+    if not (whole and isinstance(about.get("ingredients"), dict)):
+        raise files.DigitcnnError(f"{files.shown(path)} is damaged: delete it, run `make train`.")
+    return about
+
+
 def stale(run: RunConfig) -> str:
     """Why a run has to be trained: ``missing``, what changed, or an empty string if current."""
     if not record_path(run).is_file() or not all(
@@ -271,8 +310,7 @@ def stale(run: RunConfig) -> str:
         return "missing"
     if not has_manifest(run.data):
         return "data not read yet"
-    recorded, current = files.read_json(record_path(run)), ingredients(run)
-    return differences(recorded.get("ingredients", {}), current)
+    return differences(read_record(run)["ingredients"], ingredients(run))
 
 
 def differences(recorded: dict, current: dict) -> str:

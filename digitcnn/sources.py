@@ -79,7 +79,20 @@ def read(name: str, download: bool = False) -> Source:
     if download and missing(name):
         _download(name)
     found = verify(name)
-    pictures, labels, official_test = _read_mnist() if name == "mnist" else _read_svhn(found)
+    try:
+        pictures, labels, official_test = _read_mnist() if name == "mnist" else _read_svhn(found)
+        whole = pictures.dtype == np.uint8 and pictures.shape == (len(labels), 3, 32, 32)
+        whole = whole and labels.min() >= 0 and labels.max() <= 9
+    except Exception as error:  # scipy raises a dozen kinds on a listed copy that is no data
+        raise DigitcnnError(
+            f"{TITLES[name]} in {files.shown(files.data_root())} cannot be read "
+            f"({type(error).__name__}): delete it and run `make data`."
+        ) from error
+    if not whole:
+        raise DigitcnnError(
+            f"{TITLES[name]} in {files.shown(files.data_root())} holds no 32 x 32 images of digits "
+            "0 to 9: delete it and run `make data`."
+        )
     return Source(pictures, labels, official_test, describe_copy(name, found), found)
 
 
@@ -140,7 +153,7 @@ def _download(name: str) -> None:
             for split in ("train", "test"):
                 datasets.SVHN(str(root / "SVHN"), split=split, download=True)
     except (RuntimeError, OSError) as error:
-        reason = (str(error).splitlines() or ["no reason given"])[0][:120]
+        reason = (str(error).splitlines() or ["no reason given"])[-1][:120]
         raise DigitcnnError(
             f"{TITLES[name]} could not be downloaded ({reason}): check the network and run `make "
             "data` again, or put the files into the folder that DIGITCNN_DATA names."

@@ -1,0 +1,281 @@
+"""Representation: what the feature layer has learnt, across both data sets; draws nothing.
+
+Every public function returns cached results where they are there and current: coordinates in
+``cache/umap/``, numbers in ``cache/representation/``, the cross-data-set table also as
+``cache/results/cross_dataset.csv``. The test splits only report; nothing is chosen with them.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+from scipy.stats import spearmanr
+from sklearn.manifold import trustworthiness
+from sklearn.metrics import confusion_matrix, roc_auc_score
+from sklearn.metrics import silhouette_score as silhouette
+from sklearn.model_selection import StratifiedKFold, cross_val_score
+from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
+from sklearn.preprocessing import normalize
+
+from . import checkpoints, data, files, predictions, runs
+from .model import CLASSES
+from .sources import NAMES
+
+SEED = data.SEED
+NEIGHBOURS = 15  # of UMAP, of the neighbour classifiers and of trustworthiness
+FOLDS, FEW, PAIR = 5, 2000, 300  # at most FEW samples a fold, PAIR a class, in quadratic measures
+DISTANCE_RANK = 10  # the neighbour whose distance says how far an image is from known ones
+OTHER = dict(zip(NAMES, reversed(NAMES), strict=True))
+DIGITS = range(CLASSES)
+
+
+@dataclass(frozen=True)
+class Map:
+    """One UMAP: a model's features, trained or not, of the whole test splits of `data`."""
+
+    model: str
+    data: tuple[str, ...]
+    trained: bool = True
+
+    @property
+    def name(self) -> str:
+        """Name in the cache."""
+        return f"{'' if self.trained else 'untrained-'}{self.model}-on-{'-and-'.join(self.data)}"
+
+
+MAPS = tuple(
+    shown
+    for own, other in OTHER.items()
+    for shown in (
+        Map(own, (own, other)),
+        Map(own, (own,)),
+        Map(own, (own,), False),
+        Map(own, (other,)),
+    )
+)
+
+
+def cached(name: str, parts: list[dict], code: list, make: Callable[[], dict]) -> dict:
+    """`predictions.cached_arrays`, depending on `parts` and on the source of `code`."""
+    trees = [
+        runs.syntax(inspect.getsource(part)) if callable(part) else part for part in (*code, SEED)
+    ]
+    return predictions.cached_arrays(name, {"parts": parts, "code": files.fingerprint(trees)}, make)
+
+
+def parts_of(model: str, names: tuple[str, ...], split: str = "test") -> list[dict]:
+    """What results of a model on a split of the data sets `names` depend on."""
+    return [predictions.depends_on(runs.get(model), name, split) for name in names]
+
+
+def confusion(model: str, name: str) -> np.ndarray:
+    """Confusion matrix int (10, 10) of a model on a test split; rows are true classes."""
+    found = predictions.predict(model, name)
+    return confusion_matrix(found.labels, found.predicted, labels=DIGITS)
+
+
+def labels(names: tuple[str, ...]) -> np.ndarray:
+    """True classes (N,) of the test splits of `names`, one after the other."""
+    return np.concatenate([predictions.predict(name, name).labels for name in names])
+
+
+def features(shown: Map) -> np.ndarray:
+    """The features float32 (N, 128) behind a map."""
+    parts = [predictions.features(shown.model, name, "test", shown.trained) for name in shown.data]
+    return np.concatenate(parts)
+
+
+# Maps ---------------------------------------------------------------------------------------------
+
+
+def layout(points: np.ndarray) -> np.ndarray:
+    """UMAP (McInnes et al. 2018, arXiv 1802.03426) of (N, d) points, float16 (N, 2)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of numba and umap, about threads
+        import umap
+
+        mapper = umap.UMAP(
+            n_neighbors=NEIGHBOURS,
+            min_dist=0.1,
+            n_epochs=200,
+            init="pca",
+            random_state=SEED,
+            n_jobs=1,
+        )
+        return mapper.fit_transform(points).astype(np.float16)
+
+
+def coordinates(shown: Map) -> np.ndarray:
+    """UMAP coordinates float32 (N, 2) of a map; they are kept, as they differ between systems."""
+    parts = [*parts_of(shown.model, shown.data), {"trained": shown.trained}]
+    make = lambda: {"xy": layout(features(shown))}  # noqa: E731
+    return cached(f"umap/{shown.name}", parts, [layout, NEIGHBOURS], make)["xy"].astype("f4")
+
+
+def all_coordinates() -> dict[Map, np.ndarray]:
+    """The coordinates of all `MAPS`; those that are missing are computed two at a time."""
+    for model, name in itertools.product(NAMES, NAMES):
+        checkpoints.ensure(model)  # here, not in two processes at once
+        predictions.predict(model, name)
+    missing = [m for m in MAPS if not files.cache_path("umap", f"{m.name}.npz").is_file()]
+    if missing:
+        files.say(f"UMAP of {len(missing)} sets of features, for a few minutes.")
+        Parallel(n_jobs=2)(delayed(coordinates)(shown) for shown in missing)
+    return {shown: coordinates(shown) for shown in MAPS}
+
+
+def quality(shown: Map) -> pd.DataFrame:
+    """How well a map's classes are separated and its neighbourhoods kept.
+
+    Mean and standard deviation (rows) over five disjoint stratified fifths of the test split of:
+    ``silhouette`` and ``neighbour accuracy`` (a fifth classified by its 15 nearest neighbours in
+    the rest) in 128 dimensions and in 2, and ``trustworthiness`` (Venna and Kaski 2001) of the
+    map. Silhouette and trustworthiness use at most 2,000 samples a fifth.
+    """
+
+    def make() -> dict[str, np.ndarray]:
+        spaces, truth = (features(shown), coordinates(shown)), labels(shown.data)
+        rows = []
+        for train, fold in StratifiedKFold(FOLDS, shuffle=True, random_state=SEED).split(
+            truth, truth
+        ):
+            few = np.random.default_rng(SEED).permutation(fold)[:FEW]
+            row = [silhouette(space[few], truth[few]) for space in spaces]
+            for space in spaces:
+                model = KNeighborsClassifier(NEIGHBOURS).fit(space[train], truth[train])
+                row.append(model.score(space[fold], truth[fold]))
+            near = [space[few] for space in spaces]
+            rows.append([*row, trustworthiness(*near, n_neighbors=NEIGHBOURS)])
+        return {"rows": np.array(rows)}
+
+    parts = [*parts_of(shown.model, shown.data), {"trained": shown.trained}]
+    name = f"representation/quality-{shown.name}"
+    rows = cached(name, parts, [quality, layout, NEIGHBOURS, FOLDS, FEW], make)["rows"]
+    columns = ["silhouette 128-d", "silhouette 2-D", "neighbours 128-d", "neighbours 2-D"]
+    frame = pd.DataFrame(rows, columns=[*columns, "trustworthiness"])
+    return frame.agg(["mean", "std"])
+
+
+def pairs(model: str) -> pd.DataFrame:
+    """The 45 pairs of classes: how often confused on test, and how far apart in feature space.
+
+    Columns: ``a``, ``b``, ``confused`` (errors in both directions), ``rate`` (of the samples of
+    both classes), and ``trained`` and ``untrained``, the silhouette of the two classes alone.
+    """
+    combinations = list(itertools.combinations(DIGITS, 2))
+
+    def make() -> dict[str, np.ndarray]:
+        truth, random = labels((model,)), np.random.default_rng(SEED)
+        chosen = [random.permutation(np.flatnonzero(truth == c))[:PAIR] for c in DIGITS]
+        both = [np.concatenate([chosen[a], chosen[b]]) for a, b in combinations]
+        spaces = {state: features(Map(model, (model,), state == "trained")) for state in
+                  ("trained", "untrained")}  # fmt: skip
+        return {
+            state: np.array([silhouette(space[at], truth[at]) for at in both])
+            for state, space in spaces.items()
+        }
+
+    arrays = cached(f"representation/pairs-{model}", parts_of(model, (model,)), [pairs, PAIR], make)
+    counts = confusion(model, model)
+    confused = [int(counts[a, b] + counts[b, a]) for a, b in combinations]
+    sizes = [int(counts[[a, b]].sum()) for a, b in combinations]
+    frame = pd.DataFrame(combinations, columns=["a", "b"]).assign(confused=confused, **arrays)
+    frame["rate"] = frame["confused"] / sizes
+    return frame.sort_values(["confused", "rate"], ascending=False, ignore_index=True)
+
+
+def pair_correlation(model: str) -> tuple[float, float]:
+    """Spearman's rank correlation of confusion rate and separation over the pairs, and its p."""
+    frame = pairs(model)
+    if frame["rate"].nunique() < 2:
+        return float("nan"), float("nan")
+    return tuple(float(value) for value in spearmanr(frame["rate"], frame["trained"]))
+
+
+def mixture(model: str) -> dict[str, float]:
+    """Both test splits in one feature space of a model.
+
+    ``told apart``: balanced accuracy of telling the data set by 15 neighbours, cross-validated
+    (0.5 is chance); ``class``: share of the other data set's samples whose 15 nearest neighbours
+    among the own samples have their class; ``own norm`` and ``other norm``: median length of a
+    feature vector.
+    """
+
+    def make() -> dict[str, np.ndarray]:
+        names = (model, OTHER[model])
+        spaces = [features(Map(model, (name,))) for name in names]
+        origin = np.repeat([0, 1], [len(space) for space in spaces])
+        folds = StratifiedKFold(FOLDS, shuffle=True, random_state=SEED)
+        neighbours = KNeighborsClassifier(NEIGHBOURS)
+        told = cross_val_score(
+            neighbours, np.concatenate(spaces), origin, cv=folds, scoring="balanced_accuracy"
+        ).mean()
+        matched = neighbours.fit(spaces[0], labels(names[:1])).score(spaces[1], labels(names[1:]))
+        norms = [np.median(np.linalg.norm(space, axis=1)) for space in spaces]
+        return {"values": np.array([told, matched, *norms])}
+
+    code = [mixture, NEIGHBOURS, FOLDS]
+    values = cached(f"representation/mixture-{model}", parts_of(model, NAMES), code, make)["values"]
+    return dict(
+        zip(("told apart", "class", "own norm", "other norm"), values.tolist(), strict=True)
+    )
+
+
+# Can the model tell? ------------------------------------------------------------------------------
+
+
+def known_scores(model: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """How familiar a model finds its own test split and the other's: (own, other) by score.
+
+    Higher is more familiar. ``probability``: largest softmax probability (Hendrycks and Gimpel
+    2017, arXiv 1610.02136); ``energy``: logsumexp of the logits, the negative free energy (Liu et
+    al. 2020, arXiv 2010.03759); ``distance``: the negative distance to the 10th nearest feature
+    of the own validation split, features scaled to length 1 (Sun et al. 2022, arXiv 2204.06507).
+    """
+    names = (model, OTHER[model])
+
+    def make() -> dict[str, np.ndarray]:
+        known = normalize(predictions.features(model, model, "validation"))
+        search = NearestNeighbors(n_neighbors=DISTANCE_RANK).fit(known)
+        found = [normalize(predictions.features(model, name)) for name in names]
+        return {str(i): -search.kneighbors(x)[0][:, -1] for i, x in enumerate(found)}
+
+    parts = [*parts_of(model, names), *parts_of(model, (model,), "validation")]
+    code = [known_scores, DISTANCE_RANK]
+    distance = cached(f"representation/distance-{model}", parts, code, make)
+    found = [predictions.predict(model, name) for name in names]
+    return {
+        "probability": tuple(each.probabilities.max(1) for each in found),
+        "energy": tuple(np.logaddexp.reduce(each.logits.astype(float), axis=1) for each in found),
+        "distance": (distance["0"], distance["1"]),
+    }
+
+
+def detection(model: str) -> pd.DataFrame:
+    """How well each score tells the own test split from the other data set's.
+
+    Columns: ``auroc`` (0.5 is chance), ``error`` (its standard error, Hanley and McNeil 1982),
+    ``accepted``, the share of the other data set accepted when 95 % of the own one are, and the
+    accuracy on the ``right_accepted`` and the ``right_rejected`` part of the other data set.
+    """
+    rows, right = {}, ~predictions.predict(model, OTHER[model]).wrong
+    for score, (own, other) in known_scores(model).items():
+        a = roc_auc_score(np.repeat([1, 0], [len(own), len(other)]), np.concatenate([own, other]))
+        q1, q2 = a / (2 - a) - a * a, 2 * a * a / (1 + a) - a * a
+        spread = a * (1 - a) + (len(own) - 1) * q1 + (len(other) - 1) * q2
+        accepted = other >= np.quantile(own, 0.05)
+        rows[score] = {
+            "auroc": a,
+            "error": max(spread / len(own) / len(other), 0) ** 0.5,
+            "accepted": accepted.mean(),
+            "right_accepted": right[accepted].mean() if accepted.any() else np.nan,
+            "right_rejected": right[~accepted].mean() if not accepted.all() else np.nan,
+        }
+    return pd.DataFrame(rows).T

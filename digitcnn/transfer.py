@@ -1,0 +1,224 @@
+"""Transfer: each model on the other data set, and what makes the two directions differ.
+
+Controls change one thing of the pictures (`CONTROLS`) or of the training
+(`augmentation_control`). Draws nothing; results are cached as in `digitcnn.representation`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from scipy.stats import binomtest
+from sklearn.metrics import precision_recall_fscore_support
+from torch import Tensor
+from torchvision.transforms.functional import gaussian_blur
+
+from . import checkpoints, data, files, predictions, runs
+from .model import CLASSES
+from .representation import DIGITS, OTHER, SEED, cached, parts_of
+from .sources import NAMES
+from .training import predict_logits
+
+
+def per_class(model: str, name: str) -> pd.DataFrame:
+    """``precision``, ``recall`` and number of ``samples`` and ``predictions`` of each class."""
+    found = predictions.predict(model, name)
+    precision, recall, _, samples = precision_recall_fscore_support(
+        found.labels, found.predicted, labels=DIGITS, zero_division=0
+    )
+    said = np.bincount(found.predicted, minlength=CLASSES)
+    return pd.DataFrame(
+        {"precision": precision, "recall": recall, "samples": samples, "predictions": said}
+    ).rename_axis("class")
+
+
+def cross_dataset() -> pd.DataFrame:
+    """Both models on both test splits; also written to ``cache/results/cross_dataset.csv``.
+
+    Columns: model, data, accuracy, precision and recall (macro averages, as fractions).
+    """
+    rows = []
+    for model, name in itertools.product(NAMES, NAMES):
+        means = per_class(model, name)[["precision", "recall"]].mean()
+        accuracy = 1 - predictions.predict(model, name).wrong.mean()
+        rows.append({"model": model, "data": name, "accuracy": accuracy, **means})
+    frame = pd.DataFrame(rows)
+    path = files.noted(files.cache_path("results", "cross_dataset.csv"))
+    text = frame.to_csv(index=False)
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        files.write_whole(path, text)
+    return frame
+
+
+def accuracy_interval(accuracy: float, count: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of an accuracy on `count` samples."""
+    found = binomtest(round(accuracy * count), count).proportion_ci(method="wilson")
+    return float(found.low), float(found.high)
+
+
+# Controls: change one thing of float images (N, 3, 32, 32) in [0, 1]. -----------------------------
+
+
+def _random(*shape: int) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(SEED))
+
+
+def grey(images: Tensor) -> Tensor:
+    """Luminance (ITU-R BT.601) in all three channels."""
+    weights = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+    return (images * weights).sum(1, keepdim=True).expand_as(images)
+
+
+def inverted(images: Tensor) -> Tensor:
+    """The negative."""
+    return 1 - images
+
+
+def low_contrast(images: Tensor) -> Tensor:
+    """Four tenths of the contrast about each image's mean."""
+    mean = images.mean((1, 2, 3), keepdim=True)
+    return mean + 0.4 * (images - mean)
+
+
+def full_contrast(images: Tensor) -> Tensor:
+    """Each image stretched from its 2nd and 98th percentile to 0 and 1."""
+    limits = torch.quantile(images.flatten(1), torch.tensor([0.02, 0.98]), dim=1)
+    low, high = limits.view(2, -1, 1, 1, 1)
+    return (images - low) / (high - low).clamp(min=1 / 255)
+
+
+def bright_digit(images: Tensor) -> Tensor:
+    """The negative of images that are darker in the middle (12 x 12) than at the border."""
+    total, middle = images.sum((1, 2, 3)), images[:, :, 10:22, 10:22].sum((1, 2, 3))
+    border = total - images[:, :, 3:29, 3:29].sum((1, 2, 3))
+    darker = middle / (12 * 12) < border / (32 * 32 - 26 * 26)
+    return torch.where(darker.view(-1, 1, 1, 1), 1 - images, images)
+
+
+def blurred(images: Tensor) -> Tensor:
+    """Gaussian blur of one pixel."""
+    return gaussian_blur(images, [7, 7], [1.0, 1.0])
+
+
+def coloured_ground(images: Tensor) -> Tensor:
+    """A random, uneven coloured background behind white digits, of brightness up to 0.6."""
+    ground = F.interpolate(0.6 * _random(len(images), 3, 3, 3), (32, 32), mode="bicubic")
+    return images + (1 - images) * ground.clamp(0, 1)
+
+
+def neighbours(images: Tensor) -> Tensor:
+    """Parts of two other digits, 20 pixels to the left and to the right."""
+    shifted = F.pad(images, (20, 20))
+    order = torch.argsort(_random(2, len(images)), dim=1)
+    left, right = shifted[order[0]][..., 40:], shifted[order[1]][..., :32]
+    return torch.maximum(images, torch.maximum(left, right))
+
+
+def enlarged(images: Tensor) -> Tensor:
+    """The middle 20 x 20 pixels fill the frame."""
+    return F.interpolate(images[:, :, 6:26, 6:26], (32, 32), mode="bilinear", antialias=True)
+
+
+def shrunk(images: Tensor) -> Tensor:
+    """The picture at 20 x 20 pixels, its border repeated outwards."""
+    small = F.interpolate(images, (20, 20), mode="bilinear", antialias=True)
+    return F.pad(small, (6, 6, 6, 6), mode="replicate")
+
+
+def without_sides(images: Tensor) -> Tensor:
+    """The outer 8 columns on both sides replaced by the column next to them."""
+    return F.pad(images[..., 8:24], (8, 8, 0, 0), mode="replicate")
+
+
+CONTROLS: dict[str, dict[str, tuple[Callable[[Tensor], Tensor], ...]]] = {
+    "mnist": {
+        "unchanged": (),
+        "inverted": (inverted,),
+        "low contrast": (low_contrast,),
+        "blurred": (blurred,),
+        "enlarged": (enlarged,),
+        "neighbours": (neighbours,),
+        "coloured background": (coloured_ground,),
+        "four together": (neighbours, coloured_ground, blurred, low_contrast),
+    },
+    "svhn": {
+        "unchanged": (),
+        "inverted": (inverted,),
+        "grey": (grey,),
+        "bright digit": (bright_digit,),
+        "full contrast": (full_contrast,),
+        "sides removed": (without_sides,),
+        "shrunk": (shrunk,),
+        "five together": (grey, without_sides, bright_digit, full_contrast, shrunk),
+    },
+}  # fmt: skip
+
+
+def changed(images: Tensor, name: str, control: str) -> Tensor:
+    """uint8 images (N, 3, 32, 32) of a data set as one of its controls changes them."""
+    pictures = images.float() / 255
+    for step in CONTROLS[name][control]:
+        pictures = step(pictures)
+    return (pictures.clamp(0, 1) * 255).round().byte()
+
+
+def controls(name: str) -> pd.DataFrame:
+    """Accuracy of each model (columns) on a data set's test split under each control (rows)."""
+
+    def make() -> dict[str, np.ndarray]:
+        split, rows = data.load(name, "test"), []
+        models = [predictions.load(model) for model in NAMES]
+        for control in CONTROLS[name]:
+            images = changed(split.images, name, control)
+            said = [predict_logits(model, images).cpu().argmax(1) for model in models]
+            rows.append([(found == split.labels).double().mean().item() for found in said])
+        return {"accuracy": np.array(rows)}
+
+    parts = [part for model in NAMES for part in parts_of(model, (name,))]
+    steps = list(dict.fromkeys(step for steps in CONTROLS[name].values() for step in steps))
+    code = [changed, *steps, {control: [s.__name__ for s in steps] for control, steps in
+                              CONTROLS[name].items()}]  # fmt: skip
+    array = cached(f"representation/controls-{name}", parts, code, make)["accuracy"]
+    return pd.DataFrame(array, index=list(CONTROLS[name]), columns=list(NAMES))
+
+
+def augmentation_control() -> pd.DataFrame:
+    """Short runs with and without augmentation, on both test splits; trains them if need be.
+
+    Columns: ``model``, ``augmentation``, ``seed``, ``own`` and ``other``, the accuracies on the
+    test split of the run's own data set and of the other.
+    """
+    rows = []
+    for model, change, seed in itertools.product(
+        NAMES, ({}, {"augmentation": ()}), runs.EXPERIMENT_SEEDS
+    ):
+        run = runs.get(runs.experiment(model, change, seed).id)
+
+        def make(run: runs.RunConfig = run) -> dict[str, np.ndarray]:
+            network, accuracies = checkpoints.load_or_train(run)[0], []
+            for name in (run.data, OTHER[run.data]):
+                split = data.load(name, "test")
+                said = predict_logits(network, split.images).cpu().argmax(1)
+                accuracies.append((said == split.labels).double().mean().item())
+            return {"accuracy": np.array(accuracies)}
+
+        parts = [predictions.depends_on(run, name, "test") for name in NAMES]
+        code = [augmentation_control]
+        own, other = cached(f"representation/transfer-{run.id}", parts, code, make)["accuracy"]
+        kinds = " + ".join(run.augmentation) or "none"
+        rows.append(
+            {"model": model, "augmentation": kinds, "seed": seed, "own": own, "other": other}
+        )
+    return pd.DataFrame(rows)
+
+
+def examples(name: str, digits: tuple[int, ...] = (0, 2, 3, 4, 6, 7, 8)) -> dict[str, np.ndarray]:
+    """The first test image of each of `digits` under each control, uint8 (n, 3, 32, 32)."""
+    split = data.load(name, "test")
+    first = split.take(np.array([int((split.labels == digit).nonzero()[0]) for digit in digits]))
+    return {control: changed(first.images, name, control).numpy() for control in CONTROLS[name]}
