@@ -234,10 +234,10 @@ def _train_locked(run: RunConfig) -> None:
     train_samples = training_split(run)
     held_out = {split: evaluation_split(run, split) for split in run.held_out}
     training = Training(run, train_samples, held_out)
-    rows, seconds = _resume(run, training)
     metrics = [metrics_path(run, split) for split in ("train", *run.held_out)]
     for path in (checkpoint_path(run), weights_path(run), record_path(run), *metrics):
         files.remove_leftovers(path)
+    rows, seconds = _resume(run, training)
     files.say(
         f"{run.id}: {len(train_samples):,} images, epochs {training.epoch + 1} to {run.epochs} "
         f"on {training.device.type} with {threads} threads"

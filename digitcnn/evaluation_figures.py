@@ -106,7 +106,7 @@ def difficulty(shares: dict[str, pd.Series], rates: dict[str, pd.DataFrame]) -> 
     left.grid(axis="y", visible=False)
     left.legend()
     for name, frame in rates.items():
-        enough = frame[frame["images"] >= 20]
+        enough = frame[frame["images"] >= 100]
         _with_intervals(
             right, enough["properties"], list(enough["error_rate"]), DATA_COLOUR[name], "o-"
         )
@@ -122,7 +122,7 @@ def difficulty(shares: dict[str, pd.Series], rates: dict[str, pd.DataFrame]) -> 
 
 def _with_intervals(axis, positions, estimates, colour, marker, horizontal=False, label=None):
     """Points with their 95 % intervals, in per cent."""
-    values = 100 * np.array([tuple(estimate) for estimate in estimates])
+    values = 100 * np.array([tuple(estimate) for estimate in estimates]).reshape(-1, 3)
     spread = np.abs(values[:, 1:] - values[:, :1]).T
     style = {"color": colour, "markersize": 4, "linewidth": 1.1, "capsize": 2, "label": label}
     if horizontal:

@@ -163,6 +163,32 @@ def quality(shown: Map) -> pd.DataFrame:
     return frame.agg(["mean", "std"])
 
 
+def error_neighbours(model: str) -> dict[str, float]:
+    """What the 15 nearest neighbours of the misclassified own test samples are, in 128-d.
+
+    Shares of these samples: ``predicted``, where most neighbours are of the class that the sample
+    is read as, and ``true``, where most are of its own class; NaN if nothing is misclassified.
+    """
+    found = predictions.predict(model, model)
+
+    def make() -> dict[str, np.ndarray]:
+        space = features(Map(model, (model,)))
+        near = NearestNeighbors(n_neighbors=NEIGHBOURS + 1).fit(space)
+        order = near.kneighbors(space[found.wrong], return_distance=False)[:, 1:]
+        return {"classes": found.labels[order].astype("u1")}  # without the sample itself
+
+    code = [error_neighbours, NEIGHBOURS]
+    parts = parts_of(model, (model,))
+    if not found.wrong.any():
+        return {"predicted": float("nan"), "true": float("nan")}
+    classes = cached(f"representation/errors-{model}", parts, code, make)["classes"]
+    candidates = {"predicted": found.predicted, "true": found.labels}
+    return {
+        name: float(((classes == each[found.wrong][:, None]).mean(1) > 0.5).mean())
+        for name, each in candidates.items()
+    }
+
+
 def pairs(model: str) -> pd.DataFrame:
     """The 45 pairs of classes: how often confused on test, and how far apart in feature space.
 

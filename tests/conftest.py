@@ -1,0 +1,68 @@
+"""Shared by all tests: one thread each, a results tree of one's own, the count of faults."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+import pytest
+
+# Before torch is imported: the networks here are tiny, and one thread is then the fastest.
+for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
+
+FAULTS: dict[str, list[int]] = {}  # by kind: tried, survived
+
+
+class Faults:
+    """Counts the faults that the reliability tests inject, for the summary at the end."""
+
+    def add(self, kind: str, tried: int, survived: int) -> None:
+        """Count `tried` faults of a kind, of which `survived` did no harm."""
+        count = FAULTS.setdefault(kind, [0, 0])
+        count[0] += tried
+        count[1] += survived
+
+    @contextlib.contextmanager
+    def one(self, kind: str):
+        """Count one fault: survived unless the body raises."""
+        try:
+            yield
+        except BaseException:
+            self.add(kind, 1, 0)
+            raise
+        self.add(kind, 1, 1)
+
+
+@pytest.fixture(scope="session")
+def faults() -> Faults:
+    """The session's count of faults."""
+    return Faults()
+
+
+@pytest.fixture
+def sandbox(tmp_path, monkeypatch):
+    """An empty results tree of the quick profile, away from the project's."""
+    monkeypatch.setenv("DIGITCNN_PROFILE", "quick")
+    monkeypatch.setenv("DIGITCNN_ROOT", str(tmp_path))
+    monkeypatch.delenv("DIGITCNN_DATA", raising=False)
+    monkeypatch.delenv("DIGITCNN_TRAIN", raising=False)
+    return tmp_path
+
+
+def one_sentence(error: BaseException) -> str:
+    """The text of an error, after checking that it is one printable sentence."""
+    text = str(error)
+    assert "\n" not in text and text.isprintable() and text.endswith(".") and len(text) < 600, text
+    return text
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Say what the reliability tests tried and what was lost."""
+    if not FAULTS:
+        return
+    terminalreporter.section("reliability")
+    for kind, (tried, survived) in sorted(FAULTS.items()):
+        terminalreporter.line(f"{kind:<44} {tried:>6,} tried {survived:>6,} survived")
+    tried, survived = (sum(count[i] for count in FAULTS.values()) for i in (0, 1))
+    terminalreporter.line(f"{tried:,} faults tried, {survived:,} survived, {tried - survived} lost")

@@ -1,0 +1,374 @@
+"""Evaluation: metrics against scikit-learn and the stored files, causes, calibration, gains."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import stats
+from sklearn import metrics
+
+from digitcnn import causes, checkpoints, data, embedded, evaluation, files, improvements, runs
+from digitcnn import predictions as prediction_module
+from digitcnn.files import DigitcnnError
+from digitcnn.predictions import Predictions, softmax
+
+
+def synthetic(count=3000, seed=0, scale=2.0) -> Predictions:
+    """Predictions that are right in most cases, with classes of unequal size."""
+    random = np.random.default_rng(seed)
+    labels = random.choice(10, count, p=np.arange(1, 11) / 55)
+    logits = random.normal(0, 1, (count, 10))
+    logits[np.arange(count), labels] += 2.5
+    return Predictions((scale * logits).astype(np.float32), labels, np.arange(count))
+
+
+# Stored results of the real runs
+
+
+@pytest.fixture(params=["mnist", "svhn"])
+def real(request, monkeypatch):
+    """Name and test predictions of a finished run, from the committed cache alone."""
+    monkeypatch.setenv("DIGITCNN_PROFILE", "full")
+    monkeypatch.delenv("DIGITCNN_ROOT", raising=False)
+    name = request.param
+    run = runs.get(name)
+    path = files.cache_path("predictions", f"{name}-on-{name}-test.npz")
+    if not (runs.has_manifest(name) and path.is_file()) or checkpoints.stale(run):
+        pytest.skip(f"no current results of {name}")
+
+    def computed(*_):
+        pytest.fail("the cached predictions are stale")
+
+    monkeypatch.setattr(prediction_module, "load", computed)
+    return name, prediction_module.predict(name, name, "test")
+
+
+def flippable(logits: np.ndarray) -> int:
+    """How many predictions could differ if the network's sums were rounded otherwise.
+
+    On processors with bfloat16 a logit carries 8 significant bits, and which way a sum is rounded
+    can depend on the batch and the number of threads. Only samples whose two highest logits
+    differ by less than that can change their class.
+    """
+    ranked = np.sort(logits, axis=1)
+    return int((ranked[:, -1] - ranked[:, -2] <= 2**-8 * np.abs(ranked[:, -1])).sum())
+
+
+def test_cached_predictions_give_the_stored_metrics(real):
+    name, p = real
+    last = checkpoints.history(name)["test"].iloc[-1]
+    assert last["epoch"] == runs.get(name).epochs
+    predicted = p.logits.argmax(1)
+    precision, recall, _, _ = metrics.precision_recall_fscore_support(
+        p.labels, predicted, average="macro", zero_division=0
+    )
+    smallest = np.bincount(p.labels, minlength=10).min()
+    changes, rounding = flippable(p.logits), 1e-6
+    assert changes < 0.001 * len(p.labels)
+    accuracy = metrics.accuracy_score(p.labels, predicted)
+    assert accuracy == pytest.approx(last["accuracy"], abs=rounding + changes / len(p.labels))
+    # A changed prediction moves one class's recall, and two classes' precision.
+    assert recall == pytest.approx(last["recall"], abs=rounding + changes / (10 * smallest))
+    assert precision == pytest.approx(last["precision"], abs=rounding + changes / (4 * smallest))
+    loss = metrics.log_loss(p.labels, p.probabilities, labels=range(10))
+    assert loss == pytest.approx(last["loss"], rel=2**-8)
+
+
+def test_the_chapter_shows_the_stored_metrics(real):
+    name, p = real
+    last = checkpoints.history(name)["test"].iloc[-1]
+    for metric, estimate in evaluation.summary(p).items():
+        assert estimate.low < estimate.value < estimate.high
+        if metric in last:
+            assert estimate.value == pytest.approx(last[metric], abs=5e-5), metric
+
+
+def test_predictions_belong_to_the_test_split(real):
+    name, p = real
+    counts = runs.manifest(name)["split"]["test"]["class_counts"]
+    assert np.bincount(p.labels, minlength=10).tolist() == counts
+    assert len(np.unique(p.indices)) == len(p.indices)
+
+
+# Metrics and intervals
+
+
+def test_class_scores_agree_with_scikit_learn():
+    p = synthetic()
+    found = evaluation.class_scores(evaluation.confusion(p))
+    expected = metrics.precision_recall_fscore_support(p.labels, p.predicted, zero_division=0)
+    for name, values in zip(("precision", "recall", "f1"), expected, strict=False):
+        np.testing.assert_allclose(found[name], values)
+    table = evaluation.per_class(p)
+    assert table["f1"].map(lambda e: e.value).is_monotonic_increasing
+    assert table["support"].sum() == len(p.labels)
+    for _, row in table.iterrows():
+        assert row["recall"].value == pytest.approx(expected[1][row["digit"]])
+        assert row["f1"].low <= row["f1"].value <= row["f1"].high
+
+
+def test_classes_that_are_never_predicted_or_absent_are_no_error():
+    labels = np.array([0, 0, 1, 1, 2])
+    logits = np.eye(10, dtype=np.float32)[[0, 0, 0, 1, 1]]
+    p = Predictions(logits, labels, np.arange(5))
+    found = evaluation.summary(p)
+    expected = metrics.precision_score(labels, [0, 0, 0, 1, 1], average="macro", zero_division=0)
+    assert found["precision"].value == pytest.approx(expected)
+    assert len(evaluation.per_class(p)) == 10
+
+
+def test_wilson_interval_covers_as_often_as_it_says():
+    random = np.random.default_rng(0)
+    hits = random.binomial(300, 0.97, 800)
+    covered = [e.low <= 0.97 <= e.high for e in (evaluation.proportion(h, 300) for h in hits)]
+    assert 0.92 < np.mean(covered) < 0.98
+    assert evaluation.proportion(0, 50).low == 0 and evaluation.proportion(50, 50).high == 1
+    assert np.isnan(evaluation.proportion(0, 0).value)
+
+
+def test_bootstrap_of_cells_is_the_bootstrap_of_images():
+    p = synthetic(800)
+    cells = evaluation.class_scores(evaluation.resampled(evaluation.confusion(p)))["recall"]
+    random = np.random.default_rng(1)
+    images = []
+    for _ in range(400):
+        at = random.integers(0, 800, 800)
+        images.append(metrics.recall_score(p.labels[at], p.predicted[at], average="macro"))
+    assert np.nanmean(cells, 1).std() == pytest.approx(np.std(images), rel=0.15)
+
+
+def test_ratio_is_the_textbook_one():
+    found = evaluation.ratio(20, 100, 10, 100)
+    error = np.sqrt(1 / 20 - 1 / 100 + 1 / 10 - 1 / 100)
+    assert found.value == pytest.approx(2)
+    assert found.high == pytest.approx(2 * np.exp(1.959964 * error), rel=1e-5)
+    assert np.isfinite(evaluation.ratio(3, 10, 0, 100).high)
+    assert np.isnan(evaluation.ratio(0, 10, 0, 100).value)
+
+
+def test_most_confused_pairs_are_sorted_and_never_right():
+    p = synthetic()
+    pairs = evaluation.most_confused(p, 5)
+    assert [count for *_, count in pairs] == sorted((c for *_, c in pairs), reverse=True)
+    for true, said, count in pairs:
+        assert true != said and count == ((p.labels == true) & (p.predicted == said)).sum()
+    right = Predictions(np.eye(10, dtype=np.float32), np.arange(10), np.arange(10))
+    assert evaluation.most_confused(right, 5) == []
+
+
+def test_examples_are_some_of_the_chosen_and_repeatable():
+    p = synthetic()
+    found = evaluation.examples(p.wrong, p, 9)
+    assert len(found) == 9 and p.wrong[found].all() and len(set(found)) == 9
+    assert (np.diff(p.probabilities[found].max(1)) <= 0).all()
+    assert np.array_equal(found, evaluation.examples(p.wrong, p, 9))
+    assert len(evaluation.examples(np.zeros(len(p.labels), bool), p, 9)) == 0
+    line = evaluation.captions(p)[found[0]]
+    assert line.startswith(f"{p.labels[found[0]]} → {p.predicted[found[0]]}, ")
+
+
+# Calibration
+
+
+def test_temperature_recovers_a_known_scale():
+    """Logits that give the true conditional probabilities, then overstated threefold."""
+    random = np.random.default_rng(0)
+    logits = random.normal(0, 1.5, (20_000, 10))
+    labels = np.array([random.choice(10, p=row) for row in softmax(logits)])
+    honest = Predictions(logits.astype(np.float32), labels, np.arange(len(labels)))
+    overstated = Predictions(3 * honest.logits, labels, honest.indices)
+    assert evaluation.fit_temperature(honest) == pytest.approx(1, abs=0.03)
+    assert evaluation.fit_temperature(overstated) == pytest.approx(3, rel=0.03)
+    assert evaluation.calibration_error(honest.probabilities, labels) < 0.015
+    assert evaluation.calibration_error(overstated.probabilities, labels) > 0.2
+    assert evaluation.reliability(honest.probabilities, labels)["count"].sum() == len(labels)
+
+
+def test_cross_entropy_agrees_with_scikit_learn():
+    p = synthetic()
+    expected = metrics.log_loss(p.labels, p.probabilities, labels=range(10))
+    assert evaluation.cross_entropy(p.probabilities, p.labels) == pytest.approx(expected)
+
+
+# Improvements
+
+
+def test_mcnemar_and_its_difference():
+    before, after = np.zeros(1000, bool), np.zeros(1000, bool)
+    before[:30], after[20:40] = True, True  # 20 mended, 10 made
+    found = improvements.compare(before, after)
+    assert (found.mended, found.made) == (20, 10)
+    assert found.difference.value == pytest.approx(0.01)
+    assert found.p_value == pytest.approx(2 * stats.binom.cdf(10, 30, 0.5))
+    assert improvements.compare(before, before).p_value == 1
+
+
+def test_views_move_magnify_and_invert():
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 3, 32, 32), np.uint8))
+    assert torch.equal(improvements.transformed(images, (0, 0, 1.0, False)), images)
+    assert torch.equal(improvements.transformed(images, (0, 0, 1.0, True)), 255 - images)
+    moved = improvements.transformed(images, (1, -1, 1.0, False))
+    assert torch.equal(moved[:, :, :-1, 1:], images[:, :, 1:, :-1])
+    square = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    square[:, :, 8:24, 8:24] = 255
+    larger = improvements.transformed(square, (0, 0, 1.25, False))
+    assert (larger > 127).sum() == 3 * 20 * 20
+
+
+def test_inversion_is_a_candidate_only_where_it_was_learned():
+    inverted = {
+        name: any(view[3] for views in improvements.candidates(runs.MAIN[name]).values()
+                  for view in views)
+        for name in ("mnist", "svhn")
+    }  # fmt: skip
+    assert inverted == {"mnist": False, "svhn": True}
+
+
+def test_rejecting_the_least_confident():
+    validation, test = synthetic(seed=1), synthetic(seed=2)
+    table = improvements.selective(validation, test, (0.0, 0.1, 0.3))
+    coverage = [e.value for e in table["coverage"]]
+    assert coverage[1] == pytest.approx(0.9, abs=0.03)
+    assert coverage[2] == pytest.approx(0.7, abs=0.04)
+    accuracy = [e.value for e in table["accuracy"]]
+    assert accuracy[0] < accuracy[1] < accuracy[2]
+    share, curve = improvements.coverage_curve(test)
+    assert share[-1] == 1 and curve[-1] == pytest.approx(1 - test.wrong.mean())
+
+
+# Causes
+
+
+def house_numbers():
+    """Twelve drawn crops: a bar in the middle, and what is asked for beside or instead of it."""
+
+    def crop(columns=(14, 18), rows=(4, 28), ink=1.0, beside=None):
+        image = np.zeros((32, 32))
+        image[slice(*rows), slice(*columns)] = ink
+        if beside:
+            image[slice(*beside), 28:] = ink
+        return np.repeat((image * 255).astype(np.uint8)[None], 3, 0)
+
+    return crop
+
+
+def test_measurements_see_what_was_drawn():
+    crop = house_numbers()
+    drawn = np.stack(
+        [crop(), crop(ink=0.1), crop(rows=(12, 20)), crop(columns=(3, 7)), crop(beside=(4, 28)),
+         crop(beside=(4, 10)), crop(columns=(6, 32))]
+    )  # fmt: skip
+    found = causes.measure(drawn)
+    assert found["contrast"][0] == pytest.approx(1, abs=0.01)
+    assert found["contrast"][1] < causes.LOW_CONTRAST < found["contrast"][0]
+    assert found["height"].tolist()[:3] == [24, 24, 8]
+    assert found["distance"][3] > causes.OFF_CENTRE > found["distance"][0]
+    assert found["neighbour"].tolist() == [False, False, False, False, True, False, True]
+
+
+def test_contrast_sees_hue_and_ignores_polarity():
+    crop = house_numbers()()
+    green_on_red = crop.copy()
+    green_on_red[0] = 255 - crop[0]
+    green_on_red[2] = 0
+    plain, inverted, coloured = causes.measure(np.stack([crop, 255 - crop, green_on_red]))[
+        "contrast"
+    ]
+    assert plain == inverted and coloured > 0.7
+    assert causes.measure(np.full((1, 3, 32, 32), 90, np.uint8))["contrast"][0] == 0
+
+
+def test_blur_is_seen():
+    from scipy import ndimage
+
+    crop = house_numbers()(columns=(10, 20))
+    blurred = ndimage.gaussian_filter(crop, (0, 4, 4))
+    sharpness = causes.measure(np.stack([crop, blurred]))["sharpness"]
+    assert sharpness[1] < causes.BLURRED < sharpness[0]
+
+
+def test_neighbours_are_found_in_compositions_of_known_content():
+    """Stand-ins for SVHN, built like those of `digitcnn.embedded`, with and without neighbours."""
+    digits, _ = embedded._digits()
+    digits = digits[:300]
+    alone = np.zeros((300, 32, 64), np.float32)
+    alone[:, 6:26, 22:42] = digits
+    crowded = alone.copy()
+    crowded[:, 6:26, 40:60] = np.roll(digits, 7, 0)
+    shares = []
+    for canvas in (alone, crowded):
+        grey = (canvas[:, :, 16:48] * 255).astype(np.uint8)
+        shares.append(causes.measure(np.repeat(grey[:, None], 3, 1))["neighbour"].mean())
+    assert shares[0] < 0.02 and shares[1] > 0.5  # only 8 px of a neighbour are visible
+
+
+def test_nearest_labels_ignore_contrast_and_polarity():
+    digits, labels = embedded.read_mnist()
+    dim = (255 - digits[:50] * 0.3).astype(np.uint8)
+    assert (causes.nearest_labels(dim, digits, labels) == labels[:50]).all()
+
+
+def test_confident_learning_finds_planted_labels_and_little_else():
+    p = synthetic(8000, scale=3.0)
+    probabilities = p.probabilities
+    sure = causes.self_confidence(probabilities, p.labels)
+    assert sure.shape == (10,) and (sure > 0.5).all()
+    found, planted = causes.planted_labels(probabilities, p.labels, sure)
+    assert planted == round(causes.PLANTED * 8000) and found > 0.6 * planted
+    assert causes.label_suspects(probabilities, p.labels, sure).mean() < 0.1
+    one_hot = np.eye(10)[[3, 3]]
+    assert causes.label_suspects(one_hot, np.array([3, 5]), np.full(10, 0.9)).tolist() == [
+        False,
+        True,
+    ]
+    assert causes.self_confidence(one_hot, np.array([3, 3]))[0] == 1
+
+
+def test_every_error_is_sorted_once_and_useless_properties_explain_nothing():
+    random = np.random.default_rng(0)
+    wrong = random.random(4000) < 0.1
+    has = pd.DataFrame(
+        {"useless": random.random(4000) < 0.6, "real": random.random(4000) < 0.05 + 0.5 * wrong,
+         "rare": random.random(4000) < 0.01 + 0.2 * wrong, "never": np.zeros(4000, bool)}
+    )  # fmt: skip
+    order = causes.supported(has, wrong)
+    assert set(order) == {"real", "rare"}
+    table = causes.table(has, wrong, order).set_index("cause")
+    assert table["sorted"].sum() == wrong.sum()
+    assert table.loc["useless", "sorted"] == 0
+    neither = wrong & ~has["real"] & ~has["rare"]
+    assert table.loc[causes.NONE, "errors"] == neither.sum()
+    assert np.isnan(table.loc["never", "ratio"].value)
+    assert table.loc["real", "among_correct"].value == pytest.approx(has["real"][~wrong].mean())
+
+
+def test_no_errors_at_all_are_no_failure():
+    nothing = np.zeros(50, bool)
+    has = pd.DataFrame({name: np.arange(50) % 2 == 0 for name in causes.PROPERTIES})
+    table = causes.table(has, nothing, causes.supported(has, nothing))
+    assert (table["errors"] == 0).all()
+    assert causes.by_count(has, nothing)["errors"].sum() == 0
+
+
+# The quick profile from end to end
+
+
+def test_augmentation_is_chosen_on_validation_and_cached(tmp_path, monkeypatch):
+    monkeypatch.setenv("DIGITCNN_PROFILE", "quick")
+    monkeypatch.setenv("DIGITCNN_ROOT", str(tmp_path))
+    data._pool.cache_clear()
+    data.pool("mnist")
+    with pytest.raises(DigitcnnError, match="missing"):
+        improvements.augmented("mnist")
+    from test_predictions import save_model
+
+    save_model(runs.get("mnist"))
+    first = improvements.augmented("mnist")
+    best = first.table["accuracy"].max()
+    assert first.table.loc[first.chosen, "accuracy"] == best
+    assert (1 - first.validation.wrong.mean()) == pytest.approx(best, abs=0.003)  # float16
+    monkeypatch.setattr(prediction_module, "load", lambda run: pytest.fail("computed twice"))
+    again = improvements.augmented("mnist")
+    assert again.chosen == first.chosen and again.seconds == first.seconds
+    assert np.array_equal(again.test.logits, first.test.logits)
+    data._pool.cache_clear()

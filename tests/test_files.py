@@ -1,0 +1,312 @@
+"""Files: whole or not at all, safe names, one writer at a time."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import string
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+from conftest import one_sentence
+from hypothesis import given
+from hypothesis import strategies as st
+
+from digitcnn import files
+from digitcnn.files import DigitcnnError
+
+
+def python(code: str, *arguments: str, **options) -> subprocess.Popen:
+    """Start a Python process that runs `code`."""
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code), *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=Path(files.__file__).parent.parent, **options,
+    )  # fmt: skip
+
+
+# Whole or not at all
+
+
+@pytest.mark.parametrize("content", ["text ü\n", b"\x00\xff", "", b"x" * 300_000])
+def test_what_is_written_can_be_read(tmp_path, content):
+    path = tmp_path / "new" / "folder" / "file.txt"
+    files.write_whole(path, content)
+    assert path.read_bytes() == (content.encode() if isinstance(content, str) else content)
+    assert os.listdir(path.parent) == ["file.txt"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")
+def test_a_file_can_be_read_by_everybody(tmp_path):
+    files.write_whole(tmp_path / "file", "text")
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o644
+
+
+class Failing:
+    """Stands in for a function of `os`; fails as a broken disk does."""
+
+    def __init__(self, code: int):
+        self.code = code
+
+    def __call__(self, *_, **__):
+        raise OSError(self.code, os.strerror(self.code))
+
+
+@pytest.mark.parametrize("step", ["os.fsync", "os.replace", "os.chmod", "tempfile.mkstemp"])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EIO])
+def test_a_failed_step_leaves_the_old_file_and_nothing_else(
+    tmp_path, monkeypatch, step, code, faults
+):
+    path = tmp_path / "file"
+    files.write_whole(path, "old")
+    with faults.one("write failing (full, read-only, broken disk)"):
+        with monkeypatch.context() as patch, pytest.raises(DigitcnnError) as caught:
+            patch.setattr(step, Failing(code))
+            files.write_whole(path, "new")
+        assert os.strerror(code) in one_sentence(caught.value)
+        assert path.read_text() == "old"
+        assert os.listdir(tmp_path) == ["file"]
+
+
+def test_ctrl_c_in_the_middle_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    files.write_whole(path, "old")
+
+    def pressed(_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("os.fsync", pressed)
+        files.write_whole(path, "new")
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_folder_in_the_place_of_a_file_is_one_sentence(tmp_path):
+    (tmp_path / "taken" / "inside").mkdir(parents=True)
+    (tmp_path / "file").write_text("no folder")
+    for path in (tmp_path / "taken", tmp_path / "file" / "below"):
+        with pytest.raises(DigitcnnError) as caught:
+            files.write_whole(path, "new")
+        one_sentence(caught.value)
+    assert sorted(os.listdir(tmp_path)) == ["file", "taken"]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write")
+def test_a_read_only_folder_is_one_sentence(tmp_path):
+    tmp_path.chmod(0o555)
+    try:
+        with pytest.raises(DigitcnnError) as caught:
+            files.write_whole(tmp_path / "file", "new")
+    finally:
+        tmp_path.chmod(0o755)
+    assert "writable" in one_sentence(caught.value)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs setrlimit")
+def test_a_full_disk_leaves_the_old_file(tmp_path, faults):
+    path = tmp_path / "file"
+    files.write_whole(path, "old")
+    code = """
+        import resource, signal, sys
+        from pathlib import Path
+        from digitcnn import files
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # as on a full disk: an error, no signal
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        try:
+            files.write_whole(Path(sys.argv[1]), b"x" * 100_000)
+        except files.DigitcnnError as error:
+            print(error)
+    """
+    with faults.one("write failing (full, read-only, broken disk)"):
+        output, errors = python(code, str(path)).communicate(timeout=60)
+        assert "Cannot write" in output and not errors
+        assert path.read_text() == "old"
+        assert os.listdir(tmp_path) == ["file"]
+
+
+def test_the_new_file_is_flushed_before_it_replaces_the_old_one(tmp_path, monkeypatch):
+    order = []
+    for name in ("fsync", "replace"):
+        real = getattr(os, name)
+        monkeypatch.setattr(
+            f"os.{name}", lambda *a, name=name, real=real: order.append(name) or real(*a)
+        )
+    files.write_whole(tmp_path / "file", "new")
+    assert order == ["fsync", "replace"]
+
+
+# JSON
+
+
+def test_json_is_read_as_it_was_written(tmp_path):
+    value = {"b": [1, 2.5, None], "a": {"ü": True}}
+    files.write_json(tmp_path / "x.json", value)
+    assert files.read_json(tmp_path / "x.json") == value
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[1]", b"3", b"\xff\xfe", b'{"a": 1}}', b"[" * 100_000]
+)
+def test_damaged_json_is_one_sentence(tmp_path, content):
+    path = tmp_path / "x.json"
+    path.write_bytes(content)
+    with pytest.raises(DigitcnnError) as caught:
+        files.read_json(path)
+    assert "x.json" in one_sentence(caught.value)
+
+
+def test_missing_json_is_one_sentence(tmp_path):
+    with pytest.raises(DigitcnnError, match="missing") as caught:
+        files.read_json(tmp_path / "x.json")
+    one_sentence(caught.value)
+
+
+# Names and environment variables
+
+
+@pytest.mark.parametrize("name", ["mnist", "svhn-exp-batch-64", "a", "mnist-exp-learning-0.05"])
+def test_plain_names_are_accepted(name):
+    assert files.checked_name(name, "run name") == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", ".", "..", "../mnist", "a/../b", "a..b", "/etc/passwd", "a/b", "a\\b", "C:\\x", "-rf",
+     ".hidden", "a b", "a\n", "a\x00", "a\x1b[31m", "$(reboot)", "`id`", "a;b", "a|b", "a&b",
+     "a>b", "a*b", "a?b", "a'b", 'a"b', "~", "%2e%2e", "Mnist", "ünist", "a" * 81, None, 3],
+)  # fmt: skip
+def test_other_names_are_refused(name):
+    with pytest.raises(DigitcnnError) as caught:
+        files.checked_name(name, "run name")
+    one_sentence(caught.value)
+
+
+@given(st.text(max_size=90))
+def test_no_name_leaves_its_folder(name):
+    try:
+        files.checked_name(name, "run name")
+    except DigitcnnError:
+        return
+    assert set(name) <= set(string.ascii_lowercase + string.digits + ".-")
+    assert Path("folder", name).resolve().parent == Path("folder").resolve()
+
+
+def test_profiles(monkeypatch):
+    for value, expected in {"": "full", "full": "full", "quick": "quick"}.items():
+        monkeypatch.setenv("DIGITCNN_PROFILE", value)
+        assert files.profile() == expected
+    monkeypatch.delenv("DIGITCNN_PROFILE")
+    assert files.profile() == "full"
+
+
+@pytest.mark.parametrize("value", ["Quick", "fast", "quick ", "quick\x1b[2J", "../quick"])
+def test_a_wrong_profile_is_one_sentence(monkeypatch, value):
+    monkeypatch.setenv("DIGITCNN_PROFILE", value)
+    with pytest.raises(DigitcnnError, match="full, quick") as caught:
+        files.results_root()
+    one_sentence(caught.value)
+
+
+def test_profiles_have_trees_of_their_own(monkeypatch, tmp_path):
+    monkeypatch.setenv("DIGITCNN_ROOT", str(tmp_path))
+    paths = {}
+    for name in files.PROFILES:
+        monkeypatch.setenv("DIGITCNN_PROFILE", name)
+        paths[name] = {files.cache_path("x"), files.model_path("x")}
+    assert not paths["full"] & paths["quick"]
+    assert all(path.is_relative_to(tmp_path / "_quick") for path in paths["quick"])
+    assert not any(path.is_relative_to(tmp_path / "_quick") for path in paths["full"])
+
+
+@pytest.mark.parametrize("variable", ["DIGITCNN_ROOT", "DIGITCNN_DATA"])
+@pytest.mark.parametrize("value", ["/tmp/\x1b[31m", "a\nb", "~no-such-user-here/data"])
+def test_a_wrong_folder_is_one_sentence(monkeypatch, variable, value):
+    monkeypatch.delenv("DIGITCNN_ROOT", raising=False)
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(DigitcnnError, match=variable) as caught:
+        files.project_root() if variable == "DIGITCNN_ROOT" else files.data_root()
+    one_sentence(caught.value)
+
+
+def test_the_data_folder_follows_the_variables(monkeypatch, tmp_path):
+    monkeypatch.setenv("DIGITCNN_ROOT", str(tmp_path))
+    monkeypatch.delenv("DIGITCNN_DATA", raising=False)
+    assert files.data_root() == tmp_path.resolve() / "data"
+    monkeypatch.setenv("DIGITCNN_DATA", str(tmp_path / "elsewhere"))
+    assert files.data_root() == tmp_path.resolve() / "elsewhere"
+
+
+def test_fingerprints_differ_and_do_not_depend_on_order():
+    assert files.fingerprint({"a": 1, "b": 2}) == files.fingerprint({"b": 2, "a": 1})
+    different = [files.fingerprint(x) for x in (1, "1", [1], None, {"a": 1}, {"a": 2}, 1.5)]
+    assert len(set(different)) == len(different)
+    assert files.fingerprint("digitcnn") == "fab1781d80bf6de1"
+
+
+# Locks
+
+
+HOLDER = """
+    import sys, time
+    from digitcnn import files
+    with files.lock(sys.argv[1]):
+        print("held", flush=True)
+        time.sleep(float(sys.argv[2]))
+    print("released", flush=True)
+"""
+
+
+def hold(seconds: float) -> subprocess.Popen:
+    """A process that holds the lock ``run`` for a while; returns once it holds it."""
+    process = python(HOLDER, "run", str(seconds))
+    assert process.stdout.readline() == "held\n", process.stderr.read()
+    return process
+
+
+def test_a_lock_excludes_a_second_process(sandbox, capfd):
+    first = hold(1.5)
+    with files.lock("run"):
+        output, _ = first.communicate(timeout=10)  # it had let go before
+    assert output == "released\n" and first.returncode == 0
+    assert "another process is working on it" in capfd.readouterr().err
+
+
+def test_locks_of_different_names_do_not_wait(sandbox):
+    first = hold(60)
+    began = time.monotonic()
+    with files.lock("other"):
+        assert time.monotonic() - began < 5
+    assert first.poll() is None
+    first.kill()
+    first.communicate()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
+def test_a_lock_dies_with_its_owner(sandbox, faults):
+    with faults.one("lock owner killed"):
+        first = hold(60)
+        first.send_signal(signal.SIGKILL)
+        first.communicate()
+        began = time.monotonic()
+        with files.lock("run"):
+            assert time.monotonic() - began < 5
+
+
+def test_a_lock_that_cannot_be_made_is_one_sentence(sandbox):
+    (sandbox / "_quick").write_text("no folder")
+    with pytest.raises(DigitcnnError, match="Cannot lock") as caught, files.lock("run"):
+        pass
+    one_sentence(caught.value)
+
+
+def test_progress_is_never_in_a_captured_stream(capsys, monkeypatch):
+    files.say("line")
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr(sys, "__stderr__", None)
+    files.say("line")  # a process without a terminal
