@@ -501,6 +501,10 @@ def test_results_of_before_the_checksums_are_still_read(trained):
     tensors, metadata = checkpoints.read_tensors(runs.weights_path(TINY))
     files.write_whole(runs.weights_path(TINY), tensor_bytes(tensors, metadata))
     checkpoints.load_model(TINY)
+    path = runs.metrics_path(TINY, "train")
+    path.write_text("\n".join(path.read_text().splitlines()[:-1]) + "\n")  # a row is missing
+    with pytest.raises(DigitcnnError, match="damaged"):
+        checkpoints.history(TINY)
 
 
 def test_windows_line_ends_are_no_damage(trained):
