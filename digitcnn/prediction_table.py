@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 
-from . import sources
 from .files import DigitcnnError
 
 EXAMPLES = (
@@ -44,7 +43,7 @@ def predict_command(options: argparse.Namespace) -> str:
     data_name, model_name = _checked(options)
     import numpy as np
 
-    from . import data, predictions
+    from . import data, predictions, sources
 
     model = predictions.load(model_name)
     if options.images:
@@ -88,5 +87,7 @@ def _checked(options: argparse.Namespace) -> tuple[str, str]:
         raise DigitcnnError(f"--random {options.random}: give a number from 1 to {MOST}.")
     if options.seed is not None and options.seed < 0:
         raise DigitcnnError(f"--seed {options.seed}: give a number from 0.")
+    from . import sources
+
     data_name = sources.checked(options.data or "svhn")
     return data_name, sources.checked(options.model or data_name)

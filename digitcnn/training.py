@@ -247,7 +247,9 @@ class Training:
                 loss_sum += F.cross_entropy(logits, labels, reduction="sum")
                 confusion += _confusion(labels, logits.argmax(1))
         self.epoch += 1
-        result = {"train": metrics_from_confusion(confusion.view(CLASSES, CLASSES), loss_sum.item())}
+        result = {
+            "train": metrics_from_confusion(confusion.view(CLASSES, CLASSES), loss_sum.item())
+        }
         for name, (images, labels) in self.held_out.items():
             result[name] = evaluate(self.averaged.module, images, labels)
         return result

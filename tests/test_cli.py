@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from digitcnn import cli, files, runs
+from digitcnn import checkpoints, cli, files, runs
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = ("data", "train", "status", "doctor")
@@ -50,7 +50,9 @@ def test_help_is_fast():
     assert all(name in done.stdout for name in COMMANDS)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["train", "--help"], ["--version"], ["predict", "--help"]]
+)
 def test_help_imports_nothing_heavy(arguments):
     code = (
         "import sys\nfrom digitcnn import cli\n"
@@ -171,17 +173,13 @@ class Trainer:
     """Stands for `digitcnn.checkpoints` and finishes every run at once."""
 
     def __init__(self, monkeypatch, folder: Path):
-        real = cli.results()
         self.trained = []
-        for name in ("stale", "weights_path", "record_path", "metrics_path", "checkpoint_path"):
-            setattr(self, name, getattr(real, name))
-        monkeypatch.setattr(cli, "results", lambda: self)
+        for name in ("ensure", "train"):
+            monkeypatch.setattr(checkpoints, name, self.ensure)
         self.folder = folder
 
     def ensure(self, run):
         self.trained.append(run.id)
-
-    train = ensure
 
 
 def test_train_takes_the_main_runs_that_are_missing(empty, monkeypatch, capsys):
@@ -223,7 +221,7 @@ def test_a_saved_interruption_says_so_and_is_130(monkeypatch, capsys):
         try:
             raise KeyboardInterrupt
         except KeyboardInterrupt:
-            raise files.DigitcnnError("mnist is saved up to epoch 3.") from None
+            raise files.Interrupted("mnist is saved up to epoch 3.") from None
 
     monkeypatch.setattr(cli.doctor, "diagnose", interrupted)
     assert cli.main(["doctor"]) == 130

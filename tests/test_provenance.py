@@ -61,7 +61,7 @@ def test_nothing_changed_thaws_nothing(book):
 def test_prose_comments_and_docstrings_thaw_nothing(book):
     for path in (book / "digitcnn").glob("*.py"):
         text = path.read_text()
-        text = text.replace("\"\"\"", "\"\"\"Other words. ", 1)
+        text = text.replace('"""', '"""Other words. ', 1)
         path.write_text(f"# a comment\n{text}\n\n# end\n")
     (book / "index.qmd").write_text((book / "index.qmd").read_text() + "\nMore prose.\n")
     assert thawed(book) == set()

@@ -379,7 +379,7 @@ def to_pdf(text: str, work: Path, info: dict, banner: str, depth: int) -> bytes:
         (HERE / "portable.typ").read_text("utf-8")
         + f"\n#show: book.with(title: {quote(info['title'])}, subtitle: {quote(info['subtitle'])}, "
         f"authors: ({authors}), date: {quote(info['date'])}, banner: {quote(banner)}, "
-        f'lang: {quote(info["lang"])}, toc: "Contents", depth: {depth})\n\n' + text,
+        f'lang: {quote(info["lang"].split("-")[0])}, toc: "Contents", depth: {depth})\n\n' + text,
         "utf-8",
     )
     try:
