@@ -60,10 +60,19 @@ def load_or_train(run: str | RunConfig) -> tuple[DigitCNN, dict[str, pd.DataFram
 def ensure(run: str | RunConfig) -> None:
     """Train a run unless its record and metrics are there and current."""
     run = runs.get(run)
-    if stale(run):
-        pool(run.data)  # the data may be there without its manifest
-        if stale(run):
-            train(run)
+    why = stale(run)
+    # Reading the data writes its manifest again, which may be all that is missing or old. Where
+    # training is forbidden, the data is read only if nothing else can tell.
+    if why == "data not read yet" or (why and not forbidden()):
+        pool(run.data)
+        why = stale(run)
+    if why:
+        train(run)
+
+
+def forbidden() -> bool:
+    """Whether the environment forbids training (``DIGITCNN_TRAIN=never``)."""
+    return os.environ.get("DIGITCNN_TRAIN") == "never"
 
 
 def record(run: str | RunConfig) -> dict:
@@ -76,9 +85,9 @@ def record(run: str | RunConfig) -> dict:
 def history(run: str | RunConfig) -> dict[str, pd.DataFrame]:
     """A finished run's metrics by split, a row an epoch; trains the run if need be."""
     run = runs.get(run)
-    digests = record(run).get("metrics_sha256", {})  # records of the first runs have none
+    digests = record(run).get("metrics_sha256", {})
     return {
-        split: read_metrics(metrics_path(run, split), run.epochs, digests.get(split))
+        split: read_metrics(metrics_path(run, split), run.epochs, digests.get(split, "none"))
         for split in ("train", *run.held_out)
     }
 
@@ -106,16 +115,20 @@ def read_metrics(path: Path, epochs: int | None = None, digest: str | None = Non
 
 
 def load_model(run: str | RunConfig) -> DigitCNN:
-    """The trained network from ``models/`` alone, in evaluation mode; nothing is trained."""
+    """The trained network from ``models/`` alone, in evaluation mode; nothing is trained.
+
+    Raises `DigitcnnError` if it is missing, damaged or stale. Where the data set has never been
+    read (the module used elsewhere, for its models), only the code can be compared.
+    """
     run = runs.get(run)
     path = weights_path(run)
     tensors, about = read_tensors(path)
     if about.get("kind") != "weights":
         raise DigitcnnError(f"{files.shown(path)} holds no finished model: run `make train`.")
-    if runs.has_manifest(run.data):
-        changed = differences(_stored(path, about, "ingredients"), runs.ingredients(run))
-        if changed:
-            raise DigitcnnError(f"{files.shown(path)} is stale ({changed}): run `make train`.")
+    known = runs.has_manifest(run.data)
+    current = runs.ingredients(run) if known else {"code": runs.code_digest()}
+    if changed := differences(_stored(path, about, "ingredients"), current):
+        raise DigitcnnError(f"{files.shown(path)} is stale ({changed}): run `make train`.")
     model = build_model(run)
     try:
         model.load_state_dict(tensors)
@@ -149,8 +162,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             f"{files.shown(path)} has the format {about.get('format')!r}, this version reads "
             f"{FORMAT}: delete it and run `make train`."
         )
-    seal = about.pop("metadata_checksum", None)  # the first files have none
-    if about.get("checksum") != _checksum(tensors) or seal not in (None, files.fingerprint(about)):
+    seal = about.pop("metadata_checksum", None)
+    if about.get("checksum") != _checksum(tensors) or seal != files.fingerprint(about):
         raise DigitcnnError(f"{files.shown(path)} is damaged: delete it and run `make train`.")
     return tensors, about
 
@@ -212,7 +225,7 @@ def train(run: str | RunConfig) -> None:
     """
     run = runs.get(run)
     files.checked_name(run.id, "run name")
-    if os.environ.get("DIGITCNN_TRAIN") == "never":
+    if forbidden():
         raise DigitcnnError(
             f"{run.id} would have to be trained ({stale(run) or 'its weights are missing'}), but "
             f"DIGITCNN_TRAIN is 'never': run `digitcnn train {run.id}` first."

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from . import checkpoints, data, predictions, runs
+from . import checkpoints, data, files, predictions, runs
 from .files import DigitcnnError
 from .model import DigitCNN
 from .sources import TITLES
@@ -244,6 +244,16 @@ def experiment(group: str) -> pd.DataFrame:
                 rows.append((label(group, change), name, seed, accuracy, seconds, chosen))
     columns = ["setting", "data", "seed", "accuracy", "seconds", "chosen"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def augmentation_search() -> pd.DataFrame:
+    """What ``benchmarks/augmentation.py`` found for MNIST, best first; no test image was seen.
+
+    Columns: ``setting``, ``augmentation``, ``held_out`` (images judged on), ``wrong`` of these,
+    ``wrong_validation``, ``train_accuracy`` (running, augmented), ``seconds``.
+    """
+    path = files.noted(files.project_root() / "cache" / "results" / "augmentation.csv")
+    return pd.read_csv(path).sort_values("wrong", ignore_index=True)
 
 
 def seed_noise(name: str) -> float:

@@ -1,0 +1,231 @@
+"""Figures of chapter 5: curves, shares, margins, maps, remedies. They draw what is given."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from .sources import TITLES
+from .style import CLASS_COLOURS, DATA_COLOUR, WIDTH
+
+CASE_TITLES = {
+    "case1": "case 1",
+    "case2": "case 2",
+    "case3": "case 3",
+    "balanced": "balanced, as few as case 1",
+    "case3-short": "case 3, as few steps as case 1",
+}
+DIGIT_COLOUR = {1: CLASS_COLOURS[0], 2: CLASS_COLOURS[1]}
+REMEDY_TITLES = {
+    "none": "none",
+    "weighted": "weighted loss",
+    "oversampled": "oversampling",
+    "prior": "threshold by the prior",
+    "validation": "threshold by validation",
+}
+
+
+def curves(histories: dict[tuple[str, str], dict[str, pd.DataFrame]]) -> Figure:
+    """Loss (top) and accuracy (bottom) over the epochs, a column a data set, a colour a case.
+
+    Args:
+        histories: by data set and case, the metrics by split; dashed: training.
+    """
+    names = list(dict.fromkeys(name for name, _ in histories))
+    figure, axes = plt.subplots(2, len(names), figsize=(WIDTH, 4.2), sharex=True, sharey="row")
+    palette = plt.get_cmap("viridis")(np.linspace(0.1, 0.85, 3))
+    for (name, case), history in histories.items():
+        column = names.index(name)
+        colour = palette[list(CASE_TITLES).index(case)]
+        for row, measure in enumerate(("loss", "accuracy")):
+            for split, line in (("train", ":"), ("validation", "-")):
+                table = history[split]
+                values = table[measure] if row == 0 else 100 * table[measure]
+                label = CASE_TITLES[case] if split == "validation" else None
+                axes[row, column].plot(table["epoch"], values, line, color=colour, label=label)
+        axes[0, column].set_title(TITLES[name])
+    axes[0, 0].set(ylabel="loss (nats)", yscale="log")
+    axes[1, 0].set_ylabel("accuracy (%)")
+    for axis in axes[1]:
+        axis.set_xlabel("epoch")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    handles += [plt.Line2D([], [], color="grey", ls=line) for line in ("-", ":")]
+    labels += ["validation", "training"]
+    figure.legend(handles, labels, ncols=5, loc="outside lower center")
+    return figure
+
+
+def confusions(counts: dict[tuple[str, str, str], np.ndarray]) -> Figure:
+    """Confusion matrices (2, 3): rows of panels (model, data), columns cases; row percentages."""
+    rows = list(dict.fromkeys(key[:2] for key in counts))
+    cases = list(dict.fromkeys(key[2] for key in counts))
+    figure, axes = plt.subplots(len(rows), len(cases), figsize=(WIDTH, 1.35 * len(rows) + 0.5))
+    for (model, name, case), table in counts.items():
+        axis = axes[rows.index((model, name)), cases.index(case)]
+        share = 100 * table / table.sum(1, keepdims=True)
+        axis.imshow(share, cmap="Blues", vmin=0, vmax=100, aspect="auto")
+        for (row, column), value in np.ndenumerate(share):
+            text = f"{table[row, column]:,}\n{value:.1f} %"
+            colour = "white" if value > 55 else "black"
+            axis.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
+        axis.set(xticks=range(3), xticklabels=["1", "2", "other"], yticks=range(2))
+        axis.set_yticklabels(["1", "2"])
+        axis.tick_params(length=0)
+        axis.grid(False)
+        if case == cases[0]:
+            axis.set_ylabel(f"{TITLES[model]} model,\n{TITLES[name]} test: true", fontsize=8)
+        if (model, name) == rows[0]:
+            axis.set_title(CASE_TITLES[case])
+        if (model, name) == rows[-1]:
+            axis.set_xlabel("predicted")
+    return figure
+
+
+def shares(table: pd.DataFrame, true_share: dict[str, float]) -> Figure:
+    """Share of images called 1 against the share of 1 in training, a panel a test set.
+
+    Args:
+        table: rows of `digitcnn.imbalance.results`.
+        true_share: by test set, the true share of 1 (dashed).
+    """
+    figure, axes = plt.subplots(1, len(true_share), figsize=(WIDTH, 2.9), sharey=True)
+    for axis, (name, truth) in zip(axes, true_share.items(), strict=True):
+        axis.axhline(100 * truth, color="black", lw=0.8, ls="--", label="true share")
+        for model, colour in DATA_COLOUR.items():
+            rows = table[(table["data"] == name) & (table["model"] == model)]
+            cases = rows[rows["case"].isin(["case1", "case2", "case3"])]
+            means = cases.groupby("train_share")["share"].mean()
+            label = f"{TITLES[model]} model"
+            axis.plot(100 * means.index, 100 * means, color=colour, lw=1, label=label)
+            axis.scatter(100 * cases["train_share"], 100 * cases["share"], s=14, color=colour)
+            few = rows[rows["case"] == "balanced"]
+            style = {"s": 20, "facecolors": "none", "edgecolors": colour, "marker": "s"}
+            axis.scatter(100 * few["train_share"], 100 * few["share"], **style)
+        axis.set(title=f"{TITLES[name]} test images", xlabel="share of 1 in training (%)")
+    axes[0].set_ylabel("images called 1 (%)")
+    handles, labels = axes[0].get_legend_handles_labels()
+    handles.append(plt.Line2D([], [], marker="s", ls="", mfc="none", color="grey"))
+    figure.legend(handles, [*labels, CASE_TITLES["balanced"]], ncols=4, loc="outside lower center")
+    return figure
+
+
+def margins(samples: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]) -> Figure:
+    """Distribution of the logit margin by true class: rows of panels models, columns cases.
+
+    Args:
+        samples: by model and case, margins (N,) and true classes (N,) on the own test split.
+    """
+    models = list(dict.fromkeys(model for model, _ in samples))
+    cases = list(dict.fromkeys(case for _, case in samples))
+    figure, axes = plt.subplots(
+        len(models), len(cases), figsize=(WIDTH, 3.6), sharex="row", squeeze=False
+    )
+    for (model, case), (margin, labels) in samples.items():
+        axis = axes[models.index(model), cases.index(case)]
+        limit = max(np.abs(found[0]).max() for (m, _), found in samples.items() if m == model)
+        edges = np.linspace(-limit, limit, 41)
+        for digit, colour in DIGIT_COLOUR.items():
+            share, _ = np.histogram(margin[labels == digit], edges)
+            style = {"fill": True, "alpha": 0.5, "color": colour, "label": f"true {digit}"}
+            axis.stairs(100 * share / max(1, (labels == digit).sum()), edges, **style)
+        axis.axvline(0, color="black", lw=0.8, ls="--")
+        if model == models[0]:
+            axis.set_title(CASE_TITLES[case])
+        if model == models[-1]:
+            axis.set_xlabel("logit of 1 − logit of 2")
+        if case == cases[0]:
+            axis.set_ylabel(f"{TITLES[model]} model\nimages (%)")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, ncols=2, loc="outside lower center")
+    return figure
+
+
+def case_maps(maps: dict[str, object]) -> Figure:
+    """Aligned maps: rows of panels test sets, columns cases.
+
+    Args:
+        maps: by test set, a `digitcnn.imbalance.CaseMaps`. Large rings in case 1: its training
+            images; crosses: test images that are misclassified.
+    """
+    cases = list(next(iter(maps.values())).points)
+    figure, axes = plt.subplots(
+        len(maps), len(cases), figsize=(WIDTH, 2.35 * len(maps) + 0.4), sharex="row", sharey="row"
+    )
+    for row, (name, found) in zip(np.atleast_2d(axes), maps.items(), strict=True):
+        test = ~found.training
+        for axis, case in zip(row, cases, strict=True):
+            points = found.points[case]
+            colours = np.array([DIGIT_COLOUR[label] for label in found.labels])
+            order = np.random.default_rng(0).permutation(np.flatnonzero(test))
+            style = {"s": 4, "linewidths": 0, "alpha": 0.7, "rasterized": True}
+            axis.scatter(*points[order].T, c=colours[order], **style)
+            wrong = test & (found.predicted[case] != found.labels)
+            style = {"marker": "x", "c": "black", "s": 7, "linewidths": 0.5, "rasterized": True}
+            axis.scatter(*points[wrong].T, **style)
+            if case == cases[0]:
+                for digit, colour in DIGIT_COLOUR.items():
+                    at = found.training & (found.labels == digit)
+                    style = {"s": 12 if digit == 1 else 5, "facecolors": "none", "rasterized": True}
+                    axis.scatter(*points[at].T, edgecolors=[colour], linewidths=0.5, **style)
+                axis.set_ylabel(f"{TITLES[name]} test images")
+            axis.set(xticks=[], yticks=[])
+            axis.grid(False)
+            if row is np.atleast_2d(axes)[0]:
+                axis.set_title(CASE_TITLES[case])
+    for axis, case in zip(np.atleast_2d(axes)[0], cases, strict=True):
+        axis.set_title(CASE_TITLES[case])
+    marks = [plt.Line2D([], [], marker="o", ls="", ms=4, color=c) for c in DIGIT_COLOUR.values()]
+    marks.append(plt.Line2D([], [], marker="o", ls="", ms=5, mfc="none", color="grey"))
+    marks.append(plt.Line2D([], [], marker="x", ls="", ms=4, color="black"))
+    names = ["1", "2", "training image of case 1", "misclassified"]
+    figure.legend(marks, names, ncols=4, loc="outside lower center")
+    return figure
+
+
+def few_pixels(by_data: dict[str, pd.DataFrame], networks: pd.DataFrame) -> Figure:
+    """Balanced accuracy of the nearest image by pixels (left), and of the networks (right).
+
+    Args:
+        by_data: `digitcnn.imbalance.pixel_neighbours` by data set.
+        networks: rows of `digitcnn.imbalance.results`, on the own test split.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.8), width_ratios=(1, 1.4))
+    for name, table in by_data.items():
+        mean, spread = 100 * table.mean(axis=1), 100 * table.std(axis=1)
+        style = {"color": DATA_COLOUR[name], "marker": "o", "ms": 4, "capsize": 3}
+        left.errorbar(table.index, mean, spread, label=TITLES[name], **style)
+    left.set(xscale="log", xlabel="training images a class", ylabel="balanced accuracy (%)")
+    left.set_title("nearest training image by pixels")
+    cases = list(CASE_TITLES)
+    for shift, name in zip((-0.15, 0.15), by_data, strict=True):
+        rows = networks[(networks["model"] == name) & (networks["data"] == name)]
+        position = [cases.index(case) + shift for case in rows["case"]]
+        right.scatter(position, 100 * rows["balanced"], s=14, color=DATA_COLOUR[name], alpha=0.8)
+    short = ["case 1", "case 2", "case 3", "balanced,\nfew", "case 3,\nshort"]
+    right.set_xticks(range(len(cases)), short)
+    right.set_title("networks, a dot a seed")
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+def remedy_chart(table: pd.DataFrame) -> Figure:
+    """Recall of 1 and of 2 on the own test split under each remedy, a panel a model and case."""
+    own = table[table["model"] == table["data"]]
+    panels = list(own.groupby(["model", "case"], sort=False))
+    figure, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 2.9), sharey=True)
+    remedies = list(REMEDY_TITLES)
+    for axis, ((model, case), rows) in zip(axes, panels, strict=True):
+        for digit, shift in ((1, -0.12), (2, 0.12)):
+            position = [remedies.index(remedy) + shift for remedy in rows["remedy"]]
+            values = 100 * rows[f"recall_{digit}"]
+            axis.scatter(
+                values, position, s=12, color=DIGIT_COLOUR[digit], label=f"recall of {digit}"
+            )
+        axis.set(title=f"{TITLES[model]}, {CASE_TITLES[case]}", xlabel="recall (%)")
+        axis.set_yticks(range(len(remedies)), REMEDY_TITLES.values())
+    axes[0].invert_yaxis()
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, ncols=2, loc="outside lower center")
+    return figure
