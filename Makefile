@@ -5,10 +5,15 @@ full := @$(PYTHON) tools/environment.py full
 digitcnn := .venv/bin/digitcnn
 
 .DEFAULT_GOAL := help
-.PHONY: help report preview data train test quick clean
+.PHONY: help report preview data train demo test quick notebooks submission clean
+
+# As they were typed: make would carry out a $(…) in them.
+override NAME := $(if $(filter command,$(origin NAME)),$(value NAME))
+override ROLL := $(if $(filter command,$(origin ROLL)),$(value ROLL))
+export NAME ROLL
 
 help:     ## list these targets
-	@sed -n 's/^\([a-z]*\): *## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+	@sed -n 's/^\([a-z]*\): *## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
 
 report:   ## the whole report into _book/, HTML and PDF, from the frozen results
 	@$(PYTHON) tools/report.py
@@ -24,6 +29,10 @@ train:    ## train every run that is missing or stale; Ctrl-C loses at most an e
 	$(full)
 	@$(digitcnn) train --all
 
+demo:     ## the saved models at work, on a local web page; Ctrl-C ends it
+	$(full)
+	@$(digitcnn) demo
+
 test:     ## ruff and the whole test suite
 	$(full)
 	@.venv/bin/ruff check .
@@ -32,7 +41,15 @@ test:     ## ruff and the whole test suite
 quick:    ## everything from nothing on small embedded data, into _quick/, in minutes
 	@$(PYTHON) tools/report.py quick
 
-clean:    ## remove what can be made again: _book, _quick and Python's caches
-	@rm -rf _book _book.new _book.old _quick _freeze.new _render.log .quarto site_libs
+notebooks: ## each chapter as an executed Jupyter notebook, into notebooks/
+	$(full)
+	@.venv/bin/python tools/notebooks.py
+
+submission: ## NAME.ROLL.zip to hand in: make submission NAME="Ada Lovelace" ROLL=M23-001
+	$(full)
+	@.venv/bin/python tools/submission.py "$$NAME" "$$ROLL"
+
+clean:    ## remove what can be made again: _book, _quick, notebooks, Python's caches
+	@rm -rf _book _book.* _quick _freeze.new _render.log .quarto site_libs notebooks
 	@rm -rf .pytest_cache .ruff_cache .hypothesis chapters/*_files index_files
 	@find digitcnn tools tests -name __pycache__ -prune -exec rm -rf {} +

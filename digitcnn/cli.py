@@ -6,19 +6,12 @@ Heavy imports happen inside the commands, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import sys
 
-from . import __version__, doctor, files, prediction_table, runs
+from . import __version__, demo, doctor, files, prediction_table, runs, status
 from .files import DigitcnnError, Interrupted
-
-# Seconds per image and epoch where no run has been trained yet: 2 CPU cores, all of SVHN.
-SECONDS_PER_IMAGE = 45 / 69_502
-TRAIN_IMAGES = {
-    "full": {"mnist": 49_000, "svhn": 69_502},
-    "quick": {"mnist": 1_257, "svhn": 2_515},
-}
+from .status import is_main, reason
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -91,15 +84,27 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--experiments", action="store_true", help="the experiments' short runs too")
     train.add_argument("--all", action="store_true", help="every run that `digitcnn status` lists")
 
-    add(status_command, "status", "list the runs and their state; exit status 1 if a main run is "
-        "not current", "digitcnn status", "digitcnn status | grep stale")  # fmt: skip
+    state = add(
+        lambda options: status.print_status(options.all), "status",
+        "show what is current, stale (why) or missing, and what re-making it would cost; "
+        "exit status 1 if a main run or a chapter is not current",
+        "digitcnn status", "digitcnn status --all | grep stale",
+    )  # fmt: skip
+    state.add_argument("--all", action="store_true", help="a line for each experiment and file")
     add(lambda options: doctor.diagnose(), "doctor", "check this machine and say how to mend what "
         "is wrong", "digitcnn doctor")  # fmt: skip
+    add(check_command, "check", "say what the report and its results lack; exit status 1 if "
+        "anything", "digitcnn check")  # fmt: skip
     predict = add(
         lambda options: print(prediction_table.predict_command(options)), "predict",
         "classify pictures with a saved model", *prediction_table.EXAMPLES,
     )  # fmt: skip
     prediction_table.add_arguments(predict)
+    show = add(
+        demo.demo_command, "demo", "show the saved models at work, on a local page or as text",
+        *demo.EXAMPLES,
+    )  # fmt: skip
+    demo.add_arguments(show)
     return top
 
 
@@ -133,8 +138,8 @@ def train_command(options: argparse.Namespace) -> None:
     print(f"{len(chosen) - len(waiting)} of {len(chosen)} runs are current.", flush=True)
     if not waiting:
         return
-    left = sum((run.epochs - saved_epochs(run)) * images(run) for run, _ in waiting)
-    print(f"To train: {len(waiting)}, about {duration(left * pace())}.", flush=True)
+    left = status.duration(sum(status.seconds(run) for run, _ in waiting))
+    print(f"To train: {len(waiting)}, about {left}.", flush=True)
     from . import checkpoints  # imports torch
 
     for position, (run, why) in enumerate(waiting, start=1):
@@ -144,74 +149,8 @@ def train_command(options: argparse.Namespace) -> None:
             checkpoints.train(run)
 
 
-def is_main(run: runs.RunConfig) -> bool:
-    """Whether a run is one of the report's main runs, whose weights are in the repository."""
-    return run.name in runs.MAIN and run.seed == runs.SEED
+def check_command(options: argparse.Namespace) -> int:
+    """Print what the report and its results lack."""
+    from . import check
 
-
-def reason(run: runs.RunConfig) -> str:
-    """Why a run has to be trained; empty if it is current."""
-    why = runs.stale(run)
-    if not why and is_main(run) and not runs.weights_path(run).is_file():
-        return "weights missing"
-    return why
-
-
-def saved_epochs(run: runs.RunConfig) -> int:
-    """How many epochs of an unfinished run are saved."""
-    return last_metrics(run)[0] if runs.checkpoint_path(run).is_file() else 0
-
-
-def images(run: runs.RunConfig) -> int:
-    """How many images a run learns from in an epoch."""
-    count = TRAIN_IMAGES[files.profile()][run.data]
-    with contextlib.suppress(DigitcnnError, KeyError):
-        count = runs.manifest(run.data)["split"]["train"]["images"]
-    return min(count, run.train_size or count)
-
-
-def pace() -> float:
-    """Seconds per image and epoch of the last recorded run, else a typical figure."""
-    for run in runs.registry().values():
-        with contextlib.suppress(DigitcnnError, KeyError, TypeError, ZeroDivisionError):
-            record = files.read_json(runs.record_path(run))
-            return record["seconds_per_epoch"] / record["images"]
-    return SECONDS_PER_IMAGE
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def status_command(options: argparse.Namespace) -> int:
-    """Print a line per run; exit status 1 unless the main runs are current."""
-    line = "{:<40} {:<29} {:>7} {:>11} {:>8} {:>8}"
-    print(line.format("run", "state", "epochs", "validation", "test", "time"))
-    wrong = 0
-    for run in runs.registry().values():
-        why = reason(run)
-        if why == "missing" and runs.checkpoint_path(run).is_file():
-            why = "missing, training unfinished"
-        state = "current" if not why else why if "missing" in why else f"stale: {why}"
-        wrong += bool(why) and is_main(run)
-        epochs, last = last_metrics(run)
-        taken = "-"
-        with contextlib.suppress(DigitcnnError, KeyError, TypeError):
-            taken = duration(files.read_json(runs.record_path(run))["seconds"])
-        print(line.format(run.id, state, f"{epochs}/{run.epochs}", *last, taken))
-    return int(wrong > 0)
-
-
-def last_metrics(run: runs.RunConfig) -> tuple[int, list[str]]:
-    """Epochs done, and the last validation and test accuracy, as the metrics files say."""
-    epochs, last = 0, []
-    for split in ("validation", "test"):
-        last.append("-")
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            header, *rows = runs.metrics_path(run, split).read_text("utf-8").splitlines()
-            accuracy = float(rows[-1].split("\t")[header.split("\t").index("accuracy")])
-            epochs, last[-1] = len(rows), f"{accuracy:.2%}"
-    return epochs, last
+    return check.check()

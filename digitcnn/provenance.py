@@ -3,16 +3,18 @@
 Quarto's freeze looks at the text of a chapter alone. So every chapter ends by recording what it
 reached: the modules of this package, as syntax trees, and the files below ``cache/`` and
 ``models/`` that it read. Before a render, `thaw` compares the records with what is there now and
-deletes the frozen results of the chapters that no longer fit. Needs no torch.
+deletes the frozen results of the chapters that no longer fit (`digitcnn.status` calls it). Needs
+no torch.
 """
 
 from __future__ import annotations
 
 import ast
+import fnmatch
+import functools
 import hashlib
 import re
 import shutil
-import sys
 import time
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from . import files, runs
 
 _PACKAGE = Path(__file__).parent
 _CELL = re.compile(r"^```\{python\}.*?\n(.*?)^```", re.MULTILINE | re.DOTALL)
-_NOT_RESULTS = ("checkpoints", "features", "locks", "chapters")  # made on the way, not shown
+_NOT_IN_KEY = ("key", "seconds", "longest")
 _began = time.monotonic()
 
 
@@ -35,7 +37,13 @@ def documents() -> list[str]:
     ]
 
 
-def imported(source: str) -> set[str]:
+def frozen(document: str) -> Path:
+    """The folder of a document's frozen results."""
+    return files.project_root() / "_freeze" / document
+
+
+@functools.cache
+def imported(source: str) -> frozenset[str]:
     """Modules of this package that Python source imports, wherever in it."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(source)):
@@ -51,14 +59,26 @@ def imported(source: str) -> set[str]:
             module = rest.split(".")[0]
             if package == "digitcnn" and (_PACKAGE / f"{module}.py").is_file():
                 names.add(module)
-    return names
+    return frozenset(names)
+
+
+def code(document: str) -> str:
+    """The Python code of a document's cells, without magics. Raises for an unsafe name."""
+    path = files.project_root() / f"{_checked(document)}.qmd"
+    if not path.is_file():
+        raise files.DigitcnnError(f"There is no chapter {files.shown(path)}: check its name.")
+    text = path.read_text(encoding="utf-8")
+    return re.sub(r"^\s*[%!].*$", "", "\n".join(_CELL.findall(text)), flags=re.MULTILINE)
 
 
 def reached(document: str) -> set[str]:
     """Modules of this package that a document's cells reach, directly or through others."""
-    text = (files.project_root() / f"{document}.qmd").read_text(encoding="utf-8")
-    cells = "\n".join(_CELL.findall(text))
-    waiting, known = imported(re.sub(r"^\s*[%!].*$", "", cells, flags=re.MULTILINE)), set()
+    try:
+        waiting, known = set(imported(code(document))), set()
+    except SyntaxError as error:
+        raise files.DigitcnnError(
+            f"{document}.qmd has a cell that is no valid Python ({error.msg}): mend it."
+        ) from error
     while waiting:
         module = waiting.pop()
         known.add(module)
@@ -69,7 +89,12 @@ def reached(document: str) -> set[str]:
 
 def module_digest(module: str) -> str:
     """Fingerprint of a module's syntax tree."""
-    return files.fingerprint(runs.syntax((_PACKAGE / f"{module}.py").read_text(encoding="utf-8")))
+    return _digest((_PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
+
+
+@functools.cache
+def _digest(source: str) -> str:
+    return files.fingerprint(runs.syntax(source))
 
 
 def _file_digest(path: Path) -> str:
@@ -77,45 +102,96 @@ def _file_digest(path: Path) -> str:
 
 
 def record_path(document: str) -> Path:
-    """Where the record of a document's last execution lies."""
-    return files.cache_path("chapters", f"{Path(document).name}.json")
+    """Where the record of a document's last execution lies. Raises for an unsafe name."""
+    return files.cache_path("chapters", f"{Path(_checked(document)).name}.json")
+
+
+def _checked(document: str) -> str:
+    for part in document.split("/"):
+        files.checked_name(part, "chapter name")
+    return document
+
+
+def kept(name: str) -> bool:
+    """Whether a file is a stored result of the repository; ``.gitignore`` says which are not."""
+    if not name.startswith(("cache/", "models/")) or name.startswith("cache/chapters/"):
+        return False
+    found = True
+    ignored = files.project_root() / ".gitignore"
+    for line in ignored.read_text("utf-8").splitlines() if ignored.is_file() else ():
+        pattern = line.removeprefix("!") + ("*" if line.endswith("/") else "")
+        if fnmatch.fnmatchcase(f"/{name}", pattern):
+            found = line.startswith("!")  # the last match decides
+    return found
+
+
+def read_record(document: str) -> dict:
+    """A document's record; empty if there is none or it is damaged, which its key tells."""
+    try:
+        about = files.read_json(record_path(document))
+    except files.DigitcnnError:
+        return {}
+    made_from = {name: value for name, value in about.items() if name not in _NOT_IN_KEY}
+    return about if about.get("key") == files.fingerprint(made_from) else {}
 
 
 def record(document: str) -> dict:
-    """Write and return what `document`, executed in this process, was made from."""
-    root = files.results_root()
-    read = {}
+    """Write and return what `document`, executed in this process, was made from.
+
+    With it go the wall times in seconds of this execution and of the longest so far, which is
+    that with all cached results to be made.
+    """
+    root, read = files.results_root(), {}
     for path in sorted(files.noted_reads()):
         if path.is_relative_to(root) and path.is_file():
-            name = path.relative_to(root)
-            if name.parts[0] in ("cache", "models") and name.parts[1] not in _NOT_RESULTS:
-                read[name.as_posix()] = _file_digest(path)
+            name = path.relative_to(root).as_posix()
+            if kept(name):
+                read[name] = _file_digest(path)
     about = {
         "document": document,
         "profile": files.profile(),
+        "cells": files.fingerprint(code(document)),
         "modules": {module: module_digest(module) for module in sorted(reached(document))},
-        "files": read,
     }
+    previous = read_record(document)
+    if all(previous.get(name) == value for name, value in about.items()):
+        # The PDF's execution finds the results that the HTML's has just cached, and so does not
+        # read what they were made from.
+        for name, digest in previous["files"].items():
+            if (root / name).is_file() and _file_digest(root / name) == digest:
+                read.setdefault(name, digest)
+    about["files"] = read
     about["key"] = files.fingerprint(about)
-    path = record_path(document)
-    previous = files.read_json(path) if path.is_file() else {}
     if previous.get("key") != about["key"]:  # the time alone is no reason to write
-        files.write_json(path, about | {"seconds": round(time.monotonic() - _began, 1)})
+        seconds = round(time.monotonic() - _began, 1)
+        longest = max(seconds, previous.get("longest", previous.get("seconds", 0)))
+        times = {"seconds": seconds, "longest": longest}
+        files.write_json(record_path(document), about | times)
     return about
+
+
+def read_page(path: Path) -> dict:
+    """A document's frozen results for one format; empty if they are damaged."""
+    try:
+        return files.read_json(path)
+    except files.DigitcnnError:
+        return {}
 
 
 def changes(document: str) -> list[str]:
     """What changed since `document` was executed, as words; empty if its results still fit."""
-    path = record_path(document)
-    if not path.is_file():
-        return ["there is no record of what it was made from"]
-    about = files.read_json(path)
+    about = read_record(document)
+    if not about:
+        return ["there is no valid record of what it was made from"]
     found = []
+    for page in sorted((frozen(document) / "execute-results").glob("*.json")):
+        if about["key"] not in read_page(page).get("result", {}).get("markdown", ""):
+            found.append(f"{files.shown(page)} is of another execution or damaged")
     modules = {module: module_digest(module) for module in reached(document)}
-    for module in sorted(modules.keys() | about.get("modules", {}).keys()):
-        if modules.get(module) != about.get("modules", {}).get(module):
+    for module in sorted(modules.keys() | about["modules"].keys()):
+        if modules.get(module) != about["modules"].get(module):
             found.append(f"digitcnn/{module}.py changed")
-    for name, digest in about.get("files", {}).items():
+    for name, digest in about["files"].items():
         path = files.results_root() / name
         if not path.is_file():
             found.append(f"{name} is missing")
@@ -130,24 +206,8 @@ def thaw() -> list[str]:
     if files.profile() == "quick":  # is never frozen
         return lines
     for document in documents():
-        frozen = files.project_root() / "_freeze" / document
-        if frozen.is_dir() and (found := changes(document)):
-            shutil.rmtree(frozen)
+        if frozen(document).is_dir() and (found := changes(document)):
+            shutil.rmtree(frozen(document))
             more = f" and {len(found) - 1} more" if len(found) > 1 else ""
             lines.append(f"{document} is executed again: {found[0]}{more}.")
     return lines
-
-
-def main() -> int:
-    """The book's pre-render step."""
-    try:
-        for line in thaw():
-            print(line, flush=True)
-    except files.DigitcnnError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -58,8 +58,9 @@ def times(found: tuple[float, float, float], digits: int = 1) -> str:
 
 
 def points(difference: float, digits: int = 2) -> str:
-    """A signed difference of two fractions in percentage points: ``+0.31``."""
-    return f"{100 * difference:+.{digits}f}".replace("-", "\u2212")
+    """A signed difference of two fractions in percentage points: ``+0.31``; zero has no sign."""
+    rounded = round(float(100 * difference), digits)
+    return f"{rounded:{'+' if rounded else 'z'}.{digits}f}".replace("-", "\u2212")
 
 
 def duration(seconds: float) -> str:

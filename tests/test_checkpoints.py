@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save as tensor_bytes
 
-from digitcnn import checkpoints, data, files, predictions, runs, sources, training
+from digitcnn import checkpoints, data, files, predictions, provenance, runs, sources, training
 from digitcnn.files import DigitcnnError, Interrupted
 
 TINY = tiny_run(epochs=3)
@@ -142,6 +142,23 @@ def test_nothing_in_a_result_names_the_machine(trained, finished):
                 assert len(secret) < 4 or secret.encode() not in content, path.name
 
 
+def test_models_alone_are_enough_but_for_other_code(trained, monkeypatch):
+    """As copied for use elsewhere: of what they depend on, only the code can be compared."""
+    files.cache_path("data", "mnist.json").unlink()
+    checkpoints.load_model(TINY)
+    monkeypatch.setattr(runs, "code_digest", lambda: "changed")
+    with pytest.raises(DigitcnnError, match=r"stale \(code changed\)") as caught:
+        checkpoints.load_model(TINY)
+    one_sentence(caught.value)
+
+
+def test_what_the_data_alone_can_tell_is_read_even_where_training_is_forbidden(trained):
+    files.cache_path("data", "mnist.json").unlink()
+    assert runs.stale(TINY) == "data not read yet"
+    data._pool.cache_clear()  # as a new process starts
+    assert checkpoints.record(TINY)["images"] == 32
+
+
 def test_training_can_be_forbidden(sandbox, monkeypatch, count_epochs):
     monkeypatch.setenv("DIGITCNN_TRAIN", "never")
     with pytest.raises(DigitcnnError, match="tiny would have to be trained") as e:
@@ -221,6 +238,26 @@ def test_after_ctrl_c_it_goes_on_to_the_same_result(
     assert outcome(TINY) == expected
     record = checkpoints.record(TINY)
     assert record["seconds"] == pytest.approx(3 * record["seconds_per_epoch"], rel=50)
+
+
+@pytest.mark.parametrize("extra", [b"", b"2\t9.000000\t0.1", b"2\t9.0\t0.1\t0.1\t0.1\n"])
+def test_metrics_are_cut_back_to_the_last_whole_epoch(sandbox, monkeypatch, extra):
+    """Rows of an epoch that no checkpoint holds are gone as soon as training goes on."""
+    stop_after(monkeypatch, 1)
+    with pytest.raises(Interrupted):
+        checkpoints.train(TINY)
+    paths = [runs.metrics_path(TINY, split) for split in ("train", *TINY.held_out)]
+    first = [path.read_bytes() for path in paths]
+    for path, content in zip(paths, first, strict=True):
+        path.write_bytes(content + extra if extra else content[:-9])
+
+    def killed(self):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(training.Training, "run_epoch", killed)
+        checkpoints.train(TINY)
+    assert [path.read_bytes() for path in paths] == first
 
 
 def test_metrics_of_an_interrupted_run_are_not_taken_for_whole(sandbox, monkeypatch):
@@ -492,17 +529,25 @@ def test_damaged_data_files_are_noticed(tmp_path, monkeypatch, faults):
         assert sources.read(name).digest() == expected
 
 
-def test_results_of_before_the_checksums_are_still_read(trained):
-    about = json.loads(runs.record_path(TINY).read_text())
-    del about["checksum"], about["metrics_sha256"]
-    files.write_json(runs.record_path(TINY), about)
-    assert runs.stale(TINY) == ""
-    assert len(checkpoints.history(TINY)["train"]) == TINY.epochs
+def test_what_has_no_checksum_is_refused(trained):
+    """Of the weights' metadata, of the metrics, of the record."""
     tensors, metadata = checkpoints.read_tensors(runs.weights_path(TINY))
     files.write_whole(runs.weights_path(TINY), tensor_bytes(tensors, metadata))
-    checkpoints.load_model(TINY)
+    about = runs.read_record(TINY)
+    del about["metrics_sha256"]["train"]
+    files.write_json(runs.record_path(TINY), runs.sealed(about))
+    for read in (read_weights, read_history):
+        with pytest.raises(DigitcnnError, match="damaged") as caught:
+            read()
+        one_sentence(caught.value)
+    files.write_json(runs.record_path(TINY), about)
+    with pytest.raises(DigitcnnError, match="damaged"):
+        checkpoints.record(TINY)
+
+
+def test_a_metrics_file_without_its_last_row_is_noticed(trained):
     path = runs.metrics_path(TINY, "train")
-    path.write_text("\n".join(path.read_text().splitlines()[:-1]) + "\n")  # a row is missing
+    path.write_text("\n".join(path.read_text().splitlines()[:-1]) + "\n")
     with pytest.raises(DigitcnnError, match="damaged"):
         checkpoints.history(TINY)
 
@@ -646,6 +691,37 @@ def test_hostile_data_files_are_not_executed(tmp_path, monkeypatch, faults):
             with pytest.raises(DigitcnnError) as caught:
                 sources.read("svhn")
             one_sentence(caught.value)
+            assert not mark.exists()
+
+
+@pytest.mark.parametrize("content", ["pickle", "npz", "npy", "torch"])
+def test_hostile_files_under_the_other_names_are_not_executed(
+    content, sandbox, tmp_path, monkeypatch, faults
+):
+    """A picture, MNIST's files, the list of checksums, a chapter's record, a frozen page."""
+    from test_sources import fake_mnist, fake_svhn
+
+    monkeypatch.setenv("DIGITCNN_PROFILE", "full")
+    monkeypatch.setenv("DIGITCNN_DATA", str(tmp_path))
+    fake_mnist(tmp_path, monkeypatch)
+    fake_svhn(tmp_path, monkeypatch)
+    mark = tmp_path / "executed"
+    weapon = hostile_files(mark)[content]
+    for path, read in {
+        tmp_path / "7.png": lambda: predictions.to_images(tmp_path / "7.png"),
+        tmp_path / "MNIST/raw/t10k-images-idx3-ubyte": lambda: sources.read("mnist"),
+        tmp_path / "checksums.json": lambda: sources.read("svhn"),
+        provenance.record_path("index"): lambda: provenance.read_record("index"),
+        provenance.frozen("index") / "html.json": lambda: provenance.read_page(
+            provenance.frozen("index") / "html.json"
+        ),
+    }.items():
+        files.write_whole(path, weapon)
+        with faults.one("hostile pickle"):
+            try:
+                assert read() == {}  # for which its chapter is executed again
+            except DigitcnnError as error:
+                assert path.name.split(".")[0] in one_sentence(error)
             assert not mark.exists()
 
 

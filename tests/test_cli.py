@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import argparse
 import os
 import subprocess
 import sys
@@ -114,59 +114,68 @@ def test_control_characters_are_refused_and_not_echoed(arguments, capsys):
     assert message.strip().isprintable() and "control characters" in message
 
 
+HOSTILE = (
+    "../../etc/passwd", "/etc/passwd", "..", "$(touch pwned)", "`touch pwned`", "a;touch pwned",
+    "|touch pwned", "-1", "99999999999999999999", "nan", "a\nb", "\x1b[31m", "a\x00b", "\u202e",
+    "x" * 5000,
+)  # fmt: skip
+
+
+def command_lines() -> list[tuple[str, ...]]:
+    """A command line for every argument of every command that takes a value, less the value."""
+    found = []
+    subparsers = next(a for a in cli.parser()._actions if isinstance(a, argparse._SubParsersAction))
+    for name, command in subparsers.choices.items():
+        for action in command._actions:
+            if action.nargs != 0:
+                found.append((name, *action.option_strings[:1]))
+                if name == "predict" and action.option_strings:
+                    found.append((name, "--random", "1", action.option_strings[0]))
+    return found
+
+
+def test_every_argument_that_takes_a_value_is_tried():
+    assert {("data",), ("train",), ("predict", "--model"), ("demo", "--port")} < set(
+        command_lines()
+    )
+
+
+@pytest.mark.parametrize("words", command_lines(), ids=" ".join)
+def test_a_hostile_value_is_refused_in_a_sentence(words, sandbox, monkeypatch, capsys):
+    """Nothing is written or executed, and nothing that steers a terminal is echoed."""
+    monkeypatch.chdir(sandbox)
+    for value in HOSTILE:
+        try:
+            code = cli.main([*words, value])
+        except SystemExit as ended:  # argparse: a usage line, then the sentence
+            code = ended.code
+        said = capsys.readouterr()
+        assert code in (1, 2), (value, said.out)
+        lines = said.err.strip().splitlines()
+        assert lines and all(line.isprintable() for line in lines), value
+        assert "Traceback" not in said.err and (code == 2 or len(lines) == 1), said.err
+        assert not list(sandbox.iterdir()), value
+
+
 def test_a_wrong_profile_is_one_sentence():
     done = digitcnn("status", DIGITCNN_PROFILE="fast")
     assert done.returncode == 1
     assert "DIGITCNN_PROFILE" in one_sentence(done)
 
 
-def test_status_of_an_empty_project(empty, capsys):
-    assert cli.main(["status"]) == 1
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 1 + len(runs.registry())
-    assert all("missing" in line for line in lines[1:])
-
-
-def finished(name: str, tmp_path: Path) -> None:
-    """Write what a finished run leaves, without training."""
-    split = {k: {"images": 9, "indices_sha256": k} for k in ("train", "validation", "test")}
-    files.write_json(files.cache_path("data", f"{name}.json"), {"digest": "d", "split": split})
+def finished(name: str) -> None:
+    """Write what a finished run leaves, without training; it took two minutes."""
     run = runs.get(name)
+    split = {k: {"images": 9, "indices_sha256": k} for k in ("train", "validation", "test")}
+    files.write_json(files.cache_path("data", f"{run.data}.json"), {"digest": "d", "split": split})
     about = {"ingredients": runs.ingredients(run), "seconds": 120, "seconds_per_epoch": 2.0,
              "images": 9}  # fmt: skip
-    files.write_json(files.cache_path("runs", f"{run.id}.json"), about)
+    files.write_json(runs.record_path(run), runs.sealed(about))
     rows = "".join(f"{n}\t0.1\t0.98765\t0.9\t0.9\n" for n in range(1, run.epochs + 1))
     for part in ("train", *run.held_out):
         path = files.cache_path("metrics", run.id, f"{part}.txt")
         files.write_whole(path, "epoch\tloss\taccuracy\tprecision\trecall\n" + rows)
     files.write_whole(files.model_path(run.model_file), b"weights")
-
-
-def test_status_of_finished_runs(empty, capsys):
-    for name in runs.MAIN:
-        finished(name, empty)
-    assert cli.main(["status"]) == 0
-    mnist = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("mnist "))
-    assert mnist.split() == ["mnist", "current", "50/50", "98.77%", "98.77%", "2", "min"]
-
-
-def test_status_says_why_a_run_is_stale(empty, capsys):
-    for name in runs.MAIN:
-        finished(name, empty)
-    record = files.cache_path("runs", "mnist.json")
-    about = json.loads(record.read_text())
-    about["ingredients"]["code"] = "older"
-    files.write_json(record, about)
-    assert cli.main(["status"]) == 1
-    assert "stale: code changed" in capsys.readouterr().out
-
-
-def test_a_main_run_without_weights_is_not_current(empty, capsys):
-    for name in runs.MAIN:
-        finished(name, empty)
-    files.model_path(runs.get("svhn").model_file).unlink()
-    assert cli.main(["status"]) == 1
-    assert "weights missing" in capsys.readouterr().out
 
 
 class Trainer:
@@ -184,7 +193,7 @@ class Trainer:
 
 def test_train_takes_the_main_runs_that_are_missing(empty, monkeypatch, capsys):
     trainer = Trainer(monkeypatch, empty)
-    finished("svhn", empty)
+    finished("svhn")
     assert cli.main(["train"]) == 0
     assert set(trainer.trained) == {"mnist"}
     assert "1 of 2 runs are current" in capsys.readouterr().out

@@ -206,3 +206,29 @@ def test_a_step_of_the_quarto_installation_has_a_time_limit(environment, tmp_pat
     endless = [sys.executable, "-c", "import time; time.sleep(60)"]
     assert not environment.run_until(endless, began + 0.5, tmp_path)
     assert time.monotonic() - began < 20
+
+
+def test_two_renders_at_once_take_turns(environment, monkeypatch, capsys):
+    """Both in their own process as far as the lock is concerned: it belongs to the open file."""
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    monkeypatch.setitem(sys.modules, "environment", environment)
+    spec = importlib.util.spec_from_file_location("render", ROOT / "tools" / "report.py")
+    render = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(render)
+    at_work, most = [], []
+
+    def report():
+        at_work.append(1)
+        time.sleep(0.2)
+        most.append(len(at_work))
+        at_work.pop()
+
+    monkeypatch.setattr(render, "report", report)
+    monkeypatch.setattr(render, "tidy", lambda: most.append(len(at_work)))
+    threads = [threading.Thread(target=render.main, args=[[]]) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(most) == [0] * 6 + [1] * 3
+    assert "another process is at work" in capsys.readouterr().out

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
 import string
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from pathlib import Path
@@ -97,15 +99,39 @@ def test_a_folder_in_the_place_of_a_file_is_one_sentence(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["file", "taken"]
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write")
-def test_a_read_only_folder_is_one_sentence(tmp_path):
-    tmp_path.chmod(0o555)
+@contextlib.contextmanager
+def ordinary_user():
+    """Not root, who may write anywhere."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(65534)
     try:
-        with pytest.raises(DigitcnnError) as caught:
-            files.write_whole(tmp_path / "file", "new")
+        yield
     finally:
-        tmp_path.chmod(0o755)
-    assert "writable" in one_sentence(caught.value)
+        os.seteuid(before)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")
+def test_a_read_only_folder_is_one_sentence(monkeypatch, faults):
+    import filelock  # noqa: F401  that other user may not be able to read Python's own folder
+
+    with tempfile.TemporaryDirectory() as folder, faults.one("read-only folder"):
+        root = Path(folder)
+        (root / "file").write_text("old")
+        root.chmod(0o555)
+        monkeypatch.setenv("DIGITCNN_ROOT", folder)
+        try:
+            for use in (
+                lambda: files.write_whole(root / "file", "new"),
+                lambda: files.write_whole(root / "below" / "file", "new"),
+                lambda: files.lock("run").__enter__(),
+            ):
+                with ordinary_user(), pytest.raises(DigitcnnError) as caught:
+                    use()
+                assert "writable" in one_sentence(caught.value)
+            assert os.listdir(root) == ["file"] and (root / "file").read_text() == "old"
+        finally:
+            root.chmod(0o755)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs setrlimit")

@@ -318,10 +318,11 @@ def test_a_record_is_sealed(root):
     with pytest.raises(DigitcnnError, match="damaged") as caught:
         runs.stale(run)
     one_sentence(caught.value)
-    del about["checksum"]  # as the first records were
+    del about["checksum"]
     files.write_json(runs.record_path(run), about)
-    assert runs.stale(run) == ""
-    files.write_json(runs.record_path(run), {"ingredients": 3})
+    with pytest.raises(DigitcnnError, match="damaged"):
+        runs.stale(run)
+    files.write_json(runs.record_path(run), runs.sealed({"ingredients": 3}))
     with pytest.raises(DigitcnnError, match="damaged"):
         runs.stale(run)
 

@@ -8,7 +8,7 @@
 
 local job, html                       -- the job file; whether the target is HTML (else Typst)
 local refs, used = {}, {}             -- id -> {kind, number}; every id given out so far
-local report = {unresolved = {}, warnings = {}}
+local report = {names = {}, unresolved = {}, warnings = {}}  -- names: id -> "Figure 2.1"
 local doc, chapter, counts, section   -- state of the document that pass 1 is in
 local parent                          -- the float around the current one (sub-figures), or nil
 local transform                       -- pass 1 on a list of blocks (defined below)
@@ -501,6 +501,10 @@ end
 
 -- Pass 2 --------------------------------------------------------------------------------------------
 
+local function prefix_of(ref)
+  return ref.top and (ref.top == "appendix" and "Appendix" or "Chapter") or LABEL[ref.kind]
+end
+
 local function reference(citation)
   local id = citation.id:gsub("^%u", string.lower)
   local ref = refs[id]
@@ -508,7 +512,7 @@ local function reference(citation)
     table.insert(report.unresolved, ("@%s in %s"):format(citation.id, doc.file))
     return pandoc.Inlines{pandoc.Str("?" .. citation.id)}
   end
-  local prefix = ref.top and (ref.top == "appendix" and "Appendix" or "Chapter") or LABEL[ref.kind]
+  local prefix = prefix_of(ref)
   local num = (ref.kind == "eq" and not html) and "(" .. ref.number .. ")" or ref.number
   local text = pandoc.Inlines{}
   if #citation.prefix > 0 then
@@ -568,6 +572,7 @@ function Pandoc(all)
     doc = d
     blocks:extend(d.blocks:walk{Link = Link}:walk{Cite = Cite})
   end
+  for id, ref in pairs(refs) do report.names[id] = prefix_of(ref) .. NBSP .. ref.number end
   blocks:walk{Div = function(div) has_refs = has_refs or div.identifier == "refs" end}
   if job.bibliography and not has_refs then  -- a place for --citeproc to put the references
     blocks:extend{pandoc.Header(1, "References", {id = "references", class = "unnumbered"}),

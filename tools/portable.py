@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import ast
 import base64
+import contextlib
 import datetime
 import functools
 import hashlib
@@ -198,16 +199,25 @@ def frozen_dir(freeze: Path, file: str) -> Path:
     return freeze / Path(file).with_suffix("")
 
 
-def load_document(root: Path, item: dict, fmt: str, freeze: Path, config: dict) -> dict:
-    """Return what portable.lua needs of one item: its Markdown, title, places and options."""
+def load_document(root: Path, item: dict, fmt: str, freeze: Path | None, config: dict) -> dict:
+    """Return what portable.lua needs of one item: its Markdown, title, places and options.
+
+    Without a `freeze` folder its cells have no outputs: enough to know what is numbered how.
+    """
     file = item.get("file")
     if not file:
         return {**item, "file": "", "markdown": "", "dir": str(root), "stem": "", "code_fold": ""}
     path = root / file
     source = read_source(path, root)
     meta, text = split_front_matter(source, file)
-    folder, frozen, header = frozen_dir(freeze, file), "", ""
-    if CELL.search(text) or "jupyter" in meta or meta.get("engine") == "jupyter":
+    frozen = header = ""
+    if not freeze:
+        text = "".join(
+            passage + ("" if code is None else cell_markdown(fmt, code, own, OUTLINE | own))
+            for passage, own, code in passages(text)
+        )
+    elif CELL.search(text) or "jupyter" in meta or meta.get("engine") == "jupyter":
+        folder = frozen_dir(freeze, file)
         result = folder / "execute-results" / f"{FORMATS[fmt][0]}.json"
         remedy = "render the book with Quarto or give --execute with a --freeze folder"
         if not result.exists():
@@ -272,6 +282,20 @@ def output_stem(config: dict, root: Path) -> str:
 
 def run_pandoc(job: dict, config: dict, root: Path, extra: list[str]) -> str:
     """Run pandoc with portable.lua over the job; unresolved references are a Problem."""
+    text, report = read_book(job, config, root, extra)
+    for message in report["warnings"]:
+        warn(message)
+    if report["unresolved"]:
+        raise Problem("Unresolved: " + "; ".join(report["unresolved"]) + ".")
+    return text
+
+
+def read_book(job: dict, config: dict, root: Path, extra: list[str]) -> tuple[str, dict]:
+    """Run pandoc with portable.lua; return the text and what portable.lua reports of the book.
+
+    The report has ``names`` (what each label is called: ``Figure 2.1``), ``unresolved`` references,
+    citations and images, and ``warnings``.
+    """
     import pypandoc
 
     work = Path(job["work"])
@@ -288,17 +312,15 @@ def run_pandoc(job: dict, config: dict, root: Path, extra: list[str]) -> str:
     if done.returncode:
         raise Problem(f"pandoc failed: {' '.join(done.stderr.split()) or done.returncode}")
     report = json.loads((work / "report.json").read_text("utf-8"))
-    unresolved = list(report["unresolved"])
+    for key in ("unresolved", "warnings"):
+        report[key] = list(report[key])  # Lua's empty table is a map
     for entry in json.loads((work / "log.json").read_text("utf-8")):
         if entry.get("type") == "CiteprocWarning":
-            unresolved.append(entry["message"])
+            report["unresolved"].append(entry["message"])
         elif entry.get("verbosity") == "WARNING":
-            warn(" ".join(entry.get("pretty", entry.get("type", "")).split()))
-    for message in report["warnings"]:
-        warn(message)
-    if unresolved:
-        raise Problem("Unresolved: " + "; ".join(dict.fromkeys(unresolved)) + ".")
-    return done.stdout
+            report["warnings"].append(" ".join(entry.get("pretty", entry.get("type", "")).split()))
+    report["unresolved"] = list(dict.fromkeys(report["unresolved"]))
+    return done.stdout, report
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -321,19 +343,8 @@ def render(
     """Render one format, "html" or "pdf", and return the file written."""
     info, depth = book_info(config), int(option("toc-depth", config, {}, 3))
     docs = [load_document(root, item, fmt, freeze, config) for item in items(config)]
-    numbered = option("number-sections", config, {}, True)
-    nocite = [config.get("nocite"), *(doc.get("nocite") for doc in docs)]
     with tempfile.TemporaryDirectory() as work:
-        job = {
-            "format": "html" if fmt == "html" else "typst",
-            "root": str(root),
-            "work": work,
-            "docs": docs,
-            "profiles": list(profiles),
-            "bibliography": bool(config.get("bibliography")),
-            "nocite": " ".join(str(keys) for keys in nocite if keys),
-            "number_depth": int(option("number-depth", config, {}, 6)) if numbered else 0,
-        }
+        job = new_job(docs, fmt, root, work, config, profiles)
         if fmt == "html":
             path = output / "index.html"
             data = to_html(job, config, root, info, banner, depth)
@@ -342,6 +353,28 @@ def render(
             data = to_pdf(run_pandoc(job, config, root, []), Path(work), info, banner, depth)
     write_whole(path, data)
     return path
+
+
+def new_job(docs: list, fmt: str, root: Path, work: str, config: dict, profiles=()) -> dict:
+    """Return what portable.lua needs of the whole book."""
+    numbered = option("number-sections", config, {}, True)
+    nocite = [config.get("nocite"), *(doc.get("nocite") for doc in docs)]
+    return {
+        "format": "html" if fmt == "html" else "typst",
+        "root": str(root),
+        "work": work,
+        "docs": docs,
+        "profiles": list(profiles),
+        "bibliography": bool(config.get("bibliography")),
+        "nocite": " ".join(str(keys) for keys in nocite if keys),
+        "number_depth": int(option("number-depth", config, {}, 6)) if numbered else 0,
+    }
+
+
+def references(docs: list, fmt: str, root: Path, config: dict) -> dict:
+    """Return the ``names`` of all labels of the documents and what is ``unresolved``."""
+    with tempfile.TemporaryDirectory() as work:
+        return read_book(new_job(docs, fmt, root, work, config), config, root, [])[1]
 
 
 def to_html(job: dict, config: dict, root: Path, info: dict, banner: str, depth: int) -> bytes:
@@ -411,6 +444,7 @@ MIME = {  # the outputs that a format shows, best first (as Quarto orders them)
     "pdf": ("text/markdown", "image/svg+xml", "image/png", "text/html", "text/plain"),
 }
 DEFAULTS = ["echo", "output", "warning", "include", "eval"]  # options that are on by default
+OUTLINE = dict.fromkeys(DEFAULTS, True)
 INTERNAL = [  # options that are not passed on as attributes of the cell
     *(*DEFAULTS, "error", "label", "classes", "column"),
     *("fig-cap", "fig-subcap", "fig-alt", "fig-align", "lst-cap", "lst-label"),
@@ -422,10 +456,6 @@ def execute(
     qmd_path: Path, freeze_dir: Path, root: Path | None = None, config=None, profiles=()
 ) -> None:
     """Run a document's Python cells in one kernel and write frozen results for both formats."""
-    import nbformat
-    from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError, DeadKernelError
-
     qmd_path = Path(qmd_path).resolve()
     root = (root or next(p for p in qmd_path.parents if (p / "_quarto.yml").exists())).resolve()
     config = load_config(root, list(profiles)) if config is None else config
@@ -447,11 +477,58 @@ def execute(
         "QUARTO_FIG_DPI": str(size["dpi"]),
         "QUARTO_FIG_FORMAT": "retina",
     }
-    book = nbformat.v4.new_notebook()
-    place = {"metadata": {"path": str(root)}}  # where the kernel runs: execute-dir is project
-    client = NotebookClient(book, timeout=None, kernel_name="python3", resources=place)
     texts: dict[str, list[str]] = {fmt: [] for fmt in FORMATS}
     figures: dict[str, bytes] = {}
+    with kernel(name, root, environment) as run:  # in the root: execute-dir is project
+        run(SETUP.format(**size), "the setup cell")
+        for number, (passage, own, code) in enumerate(passages(source), start=2):
+            passage = inline(passage, run)
+            for text in texts.values():
+                text.append(passage)
+            if code is None:
+                break
+            opts = {**OUTLINE, **defaults, **own}
+            label = str(own.get("label") or f"cell-{number}")
+            outputs = run(code, f"cell {label}").outputs if opts["eval"] and code else []
+            for fmt, text in texts.items():
+                text.append(
+                    cell_markdown(fmt, code, own, opts, outputs, label, qmd_path.stem, figures)
+                )
+    folder = frozen_dir(freeze_dir, name)
+    shutil.rmtree(folder, ignore_errors=True)
+    for fmt, (ending, figure_folder) in FORMATS.items():
+        for file, data in figures.items():
+            write_whole(folder / figure_folder / file, data)
+        result = {"engine": "jupyter", "markdown": "".join(texts[fmt])}
+        result |= {"supporting": [f"{qmd_path.stem}_files"], "filters": [], "includes": {}}
+        data = json.dumps({"hash": document_hash(qmd_path), "result": result}, indent=2)
+        write_whole(folder / "execute-results" / f"{ending}.json", data.encode())
+
+
+def passages(source: str):
+    """Yield each passage of text with the options and code of the cell after it (end: None)."""
+    position = 0
+    for match in CELL.finditer(source):
+        lines = match[3].splitlines(keepends=True)
+        count = next((i for i, x in enumerate(lines) if not x.startswith("#|")), len(lines))
+        own = yaml.safe_load("".join(x[2:].removeprefix(" ") for x in lines[:count])) or {}
+        yield source[position : match.start()], own, "".join(lines[count:]).strip("\n")
+        position = match.end()
+    yield source[position:], {}, None
+
+
+@contextlib.contextmanager
+def kernel(name: str, folder: Path, environment: dict):
+    """Start a Python kernel in a folder; yield a function that runs code there, as a cell."""
+    import nbformat
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError, DeadKernelError
+
+    book, place = nbformat.v4.new_notebook(), {"metadata": {"path": str(folder)}}
+    client = NotebookClient(
+        book, timeout=None, kernel_name="python3", resources=place, record_timing=False,
+        extra_arguments=["--log-level=40"],  # else each start warns that it listens on localhost
+    )  # fmt: skip
 
     def run(code: str, where: str):
         cell = nbformat.v4.new_code_cell(code)
@@ -468,55 +545,30 @@ def execute(
                 last.text += out.text
             else:
                 outputs.append(out)
-        return outputs
-
-    def prose(text: str) -> str:
-        """Replace inline code, which Quarto evaluates in the kernel."""
-
-        def value(match):
-            outputs = run(match[1], f"inline code `{match[1].strip()}`")
-            data = next((o.data for o in outputs if o.output_type == "execute_result"), {})
-            plain = data.get("text/plain", "")
-            if "text/markdown" not in data and re.match(r"['\"]", plain):
-                return str(ast.literal_eval(plain))
-            return data.get("text/markdown", plain)
-
-        return INLINE.sub(value, text)
+        cell.outputs = outputs
+        return cell
 
     with client.setup_kernel(env=environment):
-        run(SETUP.format(**size), "the setup cell")
-        position = number = 0
-        for match in [*CELL.finditer(source), None]:
-            passage = prose(source[position : match.start() if match else len(source)])
-            for text in texts.values():
-                text.append(passage)
-            if match is None:
-                break
-            position, number = match.end(), number + 1
-            lines = match[3].splitlines(keepends=True)
-            count = next((i for i, x in enumerate(lines) if not x.startswith("#|")), len(lines))
-            own = yaml.safe_load("".join(x[2:].removeprefix(" ") for x in lines[:count])) or {}
-            opts = {**dict.fromkeys(DEFAULTS, True), **defaults, **own}
-            code = "".join(lines[count:]).strip("\n")
-            label = str(own.get("label") or f"cell-{number + 1}")
-            outputs = run(code, f"cell {label}") if opts["eval"] and code else []
-            for fmt, text in texts.items():
-                text.append(
-                    cell_markdown(fmt, code, own, opts, label, outputs, qmd_path.stem, figures)
-                )
-    folder = frozen_dir(freeze_dir, name)
-    shutil.rmtree(folder, ignore_errors=True)
-    for fmt, (ending, figure_folder) in FORMATS.items():
-        for file, data in figures.items():
-            write_whole(folder / figure_folder / file, data)
-        result = {"engine": "jupyter", "markdown": "".join(texts[fmt])}
-        result |= {"supporting": [f"{qmd_path.stem}_files"], "filters": [], "includes": {}}
-        data = json.dumps({"hash": document_hash(qmd_path), "result": result}, indent=2)
-        write_whole(folder / "execute-results" / f"{ending}.json", data.encode())
+        yield run
 
 
-def cell_markdown(fmt, code, own, opts, label, outputs, stem, figures) -> str:
+def inline(text: str, run) -> str:
+    """Replace inline code, which Quarto evaluates in the kernel, by its value."""
+
+    def value(match):
+        outputs = run(match[1], f"inline code `{match[1].strip()}`").outputs
+        data = next((o.data for o in outputs if o.output_type == "execute_result"), {})
+        plain = data.get("text/plain", "")
+        if "text/markdown" not in data and re.match(r"['\"]", plain):
+            return str(ast.literal_eval(plain))
+        return data.get("text/markdown", plain)
+
+    return INLINE.sub(value, text)
+
+
+def cell_markdown(fmt, code, own, opts, outputs=(), label="", stem="", figures=None) -> str:
     """Return one executed cell as the Markdown Quarto would write for it."""
+    label = label or str(own.get("label") or "")
     if not opts["include"]:
         return ""
     asis, md = opts["output"] == "asis", []

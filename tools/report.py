@@ -94,7 +94,7 @@ def thaw() -> None:
     env = environment.environment(**READING)
     command = [environment.PYTHON, ROOT / "tools" / "thaw.py"]
     if subprocess.run(command, env=env, cwd=ROOT).returncode:
-        raise SetupError("The records of the chapters cannot be read: see the line above.")
+        raise SetupError("The step before the render failed: see the line above.")
 
 
 def execute_needed(stale: list) -> None:
@@ -169,7 +169,7 @@ def render(
         command = [environment.PYTHON, project / "tools" / "portable.py", "--output", output]
         if execute:
             command += ["--execute", "--freeze", project / "_freeze.new"]
-        if profile:
+        if profile == "quick":
             command += ["--banner", BANNER]
     command += ["--profile", profile] if profile else []
     env = environment.environment(PYTHONUNBUFFERED="1", **more)

@@ -5,6 +5,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from digitcnn.provenance import main
+from digitcnn.status import before_render
 
-sys.exit(main())
+sys.exit(before_render())

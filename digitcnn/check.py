@@ -1,0 +1,101 @@
+"""Check: what the report and its results lack. `digitcnn check` prints it; a submission needs none.
+
+Reads the frozen documents with the portable renderer (``tools/portable.py``), which numbers and
+resolves references as Quarto does. Needs no torch.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+
+from . import files, provenance, runs, status
+from .requirements import REQUIREMENTS
+
+
+def check() -> int:
+    """Print a line for each thing that is missing; exit status 1 if there is one."""
+    found = problems()
+    for line in found:
+        print(line)
+    if not found:
+        print(f"Nothing is missing: {len(REQUIREMENTS)} requirements are answered.")
+    return int(bool(found))
+
+
+def problems() -> list[str]:
+    """What is missing, a sentence each; empty if the report is whole and all runs are current."""
+    return [*report_problems(), *result_problems()]
+
+
+@functools.cache
+def renderer() -> ModuleType:
+    """``tools/portable.py`` as a module; it is no part of the package."""
+    path = Path(__file__).resolve().parent.parent / "tools" / "portable.py"
+    spec = importlib.util.spec_from_file_location("portable", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def report_problems() -> list[str]:
+    """Documents that are not frozen or stale, unresolved references, requirements unanswered."""
+    portable, root = renderer(), files.project_root()
+    found, documents = [], {fmt: [] for fmt in portable.FORMATS}
+    executed = provenance.documents()
+    try:
+        config = portable.load_config(root, [])
+        for item in portable.items(config):
+            name = item.get("file", "").removesuffix(".qmd")
+            if name in executed and (state := status.document_state(name)) != "current":
+                found.append(f"{name}.qmd is {state}: run `make report`.")
+            try:
+                loaded = [
+                    portable.load_document(root, item, fmt, root / "_freeze", config)
+                    for fmt in portable.FORMATS
+                ]
+            except portable.Problem as problem:
+                found += [] if name in executed else [str(problem)]
+                continue
+            for fmt, document in zip(documents, loaded, strict=True):
+                documents[fmt].append(document)
+        books = [portable.references(documents[fmt], fmt, root, config) for fmt in documents]
+    except portable.Problem as problem:
+        raise files.DigitcnnError(str(problem)) from problem
+    unresolved = dict.fromkeys(what for book in books for what in book["unresolved"])
+    found += [f"Unresolved: {what}." for what in unresolved]
+    return found + unanswered(set.intersection(*(set(book["names"]) for book in books)))
+
+
+def unanswered(labels: Iterable[str]) -> list[str]:
+    """A line for each requirement that names a label which is not among `labels`."""
+    found = []
+    for row in REQUIREMENTS:
+        if lost := [label for label in row.labels.split() if label not in labels]:
+            what = f"Question ({row.question}), {row.asks}"
+            found.append(f"{what}: the frozen report has no {' and no '.join(lost)}.")
+    return found
+
+
+def result_problems() -> list[str]:
+    """Runs that are not current, and metrics files without a row for each epoch."""
+    found, others = [], {}
+    for run in runs.registry().values():
+        if (state := status.state(run)) != "current":
+            others.setdefault(state, []).append(run.id)
+            continue
+        for split in ("train", *run.held_out):
+            path = runs.metrics_path(run, split)
+            rows = path.read_text(encoding="utf-8").splitlines()[1:]
+            if [row.split("\t")[0] for row in rows] != [str(e + 1) for e in range(run.epochs)]:
+                found.append(
+                    f"{files.shown(path)} has {len(rows)} rows, not one for each of {run.epochs} "
+                    "epochs: delete its folder and run `make train`."
+                )
+    for state, names in others.items():
+        shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if names[4:] else "")
+        found.append(f"Runs that are {state}: {shown}; run `digitcnn train --all`.")
+    return found
