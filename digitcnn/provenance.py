@@ -18,12 +18,11 @@ import shutil
 import time
 from pathlib import Path
 
-from . import files, runs
+from . import BEGAN, files, runs
 
 _PACKAGE = Path(__file__).parent
 _CELL = re.compile(r"^```\{python\}.*?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _NOT_IN_KEY = ("key", "seconds", "longest")
-_began = time.monotonic()
 
 
 def documents() -> list[str]:
@@ -163,7 +162,7 @@ def record(document: str) -> dict:
     about["files"] = read
     about["key"] = files.fingerprint(about)
     if previous.get("key") != about["key"]:  # the time alone is no reason to write
-        seconds = round(time.monotonic() - _began, 1)
+        seconds = round(time.monotonic() - BEGAN, 1)
         longest = max(seconds, previous.get("longest", previous.get("seconds", 0)))
         times = {"seconds": seconds, "longest": longest}
         files.write_json(record_path(document), about | times)

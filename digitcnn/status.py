@@ -171,11 +171,15 @@ def _is_cached(name: str) -> bool:
 def document_seconds(document: str) -> float | None:
     """Wall time of executing a document once, for one format; None if it never was.
 
-    Where stored results changed, what it cached has to be made again: then its longest time.
+    Where runs or stored results changed, what it cached has to be made again: then its longest.
     """
     record = provenance.read_record(document)
-    code_alone = all(line.startswith("digitcnn/") for line in provenance.changes(document))
-    return record.get("seconds" if code_alone else "longest", record.get("seconds"))
+    decisive = tuple(f"digitcnn/{module}.py" for module in runs.KEYED_MODULES)
+    still_cached = all(
+        line.startswith("digitcnn/") and not line.startswith(decisive)
+        for line in provenance.changes(document)
+    )
+    return record.get("seconds" if still_cached else "longest", record.get("seconds"))
 
 
 # The table of `digitcnn status`
@@ -319,7 +323,9 @@ def training_notice(documents: list[str]) -> str:
     unrecorded = [name for name, paths in records.items() if paths is None]
     how_long = duration(sum(seconds(run) for run in certain or waiting))
     if certain:
-        shown = ", ".join(run.id for run in certain[:3]) + (", …" if len(certain) > 3 else "")
+        shown = ", ".join(run.id for run in certain[:3])
+        if len(certain) > 3:
+            shown = f"{len(certain)} runs ({shown}, …)"
         if os.environ.get("DIGITCNN_TRAIN") == "never":
             named = "--all" if len(certain) > 3 else " ".join(run.id for run in certain)
             raise DigitcnnError(

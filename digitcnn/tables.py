@@ -217,7 +217,7 @@ def label(group: str, change: dict) -> str:
     if group == "activation":
         return LABELS[change["activation"]]
     if not change:
-        return "chosen configuration"
+        return "starting point"
     if not change.get("batch_norm", True):
         return f"no batch norm (rate {change['learning_rate']:g})"
     if "augmentation" in change:

@@ -203,6 +203,13 @@ def test_a_chapter_costs_what_it_took(whole, capsys):
     module.write_text(before + "\nEDITED = 1\n")
     assert shown(capsys)[1]["chapters/01-data"].endswith("2 x 7 s")
     module.write_text(before)
+    module = whole / "digitcnn" / "training.py"
+    before = module.read_text()
+    module.write_text(before + "\nEDITED = 1\n")
+    assert shown(capsys)[1]["chapters/01-data"].endswith("2 x 7 s")  # which reaches no training
+    set_times("chapters/02-training", seconds=7.0, longest=300.0)
+    assert shown(capsys)[1]["chapters/02-training"].endswith("2 x 5 min")
+    module.write_text(before)
     (whole / "models/m.safetensors").write_text("retrained")
     assert shown(capsys)[1]["chapters/01-data"].endswith("2 x 5 min")
 
@@ -306,6 +313,19 @@ def test_a_render_that_has_to_train_says_so_first(needs_mnist, capsys):
         "This render has to train mnist first, about 2 min.",
     ]
     assert frozen(needs_mnist) == CHAPTERS.keys() - {"chapters/01-data"}
+
+
+def test_many_runs_to_train_are_counted(whole, monkeypatch, capsys):
+    chosen = [run for run in runs.registry().values() if status.is_experiment(run)][:5]
+    for run in chosen:
+        finished(run.id)
+    monkeypatch.setattr(files, "_reads", {runs.record_path(run) for run in chosen})
+    test_provenance.freeze(whole, "index")
+    for run in chosen:
+        make_stale(run.id)
+    names = ", ".join(run.id for run in chosen[:3])
+    assert status.before_render() == 0
+    assert f"has to train 5 runs ({names}, …) first, about 10 min." in capsys.readouterr().out
 
 
 def test_weights_that_a_chapter_read_count_too(whole, monkeypatch, capsys):

@@ -256,7 +256,7 @@ def main(arguments: list) -> int:
                             f"{chapter.document} has to be executed for the report first "
                             f"({state}): run `make report`."
                         )
-                    estimate = f", about {status.duration(status.document_seconds(name))}"
+                    estimate = f", at most {status.duration(status.document_seconds(name))}"
                 print(f"[{number}/{len(waiting)}] {chapter.document}{estimate} …", flush=True)
                 began = time.monotonic()
                 path = make(chapter)
