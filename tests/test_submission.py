@@ -110,7 +110,7 @@ def project(tmp_path_factory) -> Path:
             ".secret",
             "Other.R1.zip",
             "_book/index.html",
-            "private.txt",
+            *("private.txt", "tests/t10k-images-idx3-ubyte", "assets/sets/checksums.json"),
         ),
     ):
         (root / path).parent.mkdir(parents=True, exist_ok=True)
@@ -132,7 +132,7 @@ def write_notebook(root: Path, chapter: str, *outputs: dict, count: int | None =
 def run(root: Path, *arguments: str, name: str = NAME) -> subprocess.CompletedProcess:
     """Run the submission in the tiny project with the portable renderer."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("DIGITCNN")}
-    environment = {**kept, "DIGITCNN_QUARTO": "none"}
+    environment = {**kept, "DIGITCNN_QUARTO": "none", "DIGITCNN_DATA": str(root / "assets/sets")}
     command = [sys.executable, *(arguments or ("-c", RUN)), name, ROLL]
     return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
 
@@ -167,7 +167,7 @@ def test_the_archive_holds_what_it_should_and_no_more(packed):
     } <= project
     for part in (
         *("data/MNIST", "cache/checkpoints", "features", "locks", "-exp-", ".part", "ubyte"),
-        *(".mat", ".git/"),
+        *(".mat", ".git/", "checksums"),
         *("__pycache__", "secret", ".zip", "_book", "private", ".venv", "link", "submission.yml"),
     ):
         assert not [name for name in project if part in name], part
