@@ -198,8 +198,6 @@ def table() -> pd.DataFrame:
         {
             "question": [f"({row.question})" for row in rows],
             "requirement": [row.asks for row in rows],
-            "answered in": [
-                ", ".join(f"@{label}" for label in row.labels.split()) for row in rows
-            ],
+            "answered in": [", ".join(f"@{label}" for label in row.labels.split()) for row in rows],
         }
     )

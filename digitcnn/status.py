@@ -30,6 +30,7 @@ TRAIN_IMAGES = {
     "quick": {"mnist": 1_257, "svhn": 2_515},
 }
 UNREAD = "data not read yet"  # what `runs.stale` says where reading may be all that is needed
+UNKNOWN = "unknown"  # what a document costs that was never executed
 PAGES = ("html.json", "typ.json")  # a document's frozen results, a file a format
 _MADE_OTHERWISE = ("runs", "metrics", "data", "chapters", "checkpoints", "features", "locks")
 
@@ -240,7 +241,7 @@ def document_rows() -> list[Row]:
         known, cost = document_state(document), document_seconds(document)
         wrong = known != "current"
         left = (cost or 0) * len(PAGES) if wrong else 0
-        shown = "unknown" if cost is None else f"{len(PAGES)} x {duration(cost)}"
+        shown = UNKNOWN if cost is None else f"{len(PAGES)} x {duration(cost)}"
         rows.append(Row(document, known, shown, left, wrong=wrong))
     return rows
 
@@ -268,9 +269,13 @@ def print_status(every: bool = False) -> int:
             print(line.format(row.name, row.state, row.cost, *columns).rstrip())
         if part:
             print()
-    left = [row.left for row in rows if row.left]
-    print(f"To make all current: about {duration(sum(left))}." if left else "All is current.")
-    return int(any(row.wrong for row in rows))
+    left, wrong = sum(row.left for row in rows), any(row.wrong for row in rows)
+    if left or wrong:
+        more = " and what is unknown" if any(r.wrong and r.cost == UNKNOWN for r in rows) else ""
+        print(f"To make all current: about {duration(left)}{more}.")
+    else:
+        print("All is current.")
+    return int(wrong)
 
 
 # Before a render

@@ -16,6 +16,7 @@ from crashes import tiny_run
 
 from digitcnn import data, files, runs
 from digitcnn.files import DigitcnnError
+from digitcnn.status import is_experiment
 
 PACKAGE = Path(runs.__file__).parent
 CHANGES = {
@@ -204,14 +205,18 @@ def test_the_digest_does_not_depend_on_line_ends(package):
 @pytest.mark.parametrize("profile", files.PROFILES)
 def test_ids_are_unique_and_safe_in_paths(monkeypatch, profile):
     monkeypatch.setenv("DIGITCNN_PROFILE", profile)
-    wanted = 2 + sum(len(changes) for changes in runs.EXPERIMENTS.values()) * 4
+    wanted = sum(len(changes) for changes in runs.EXPERIMENTS.values()) * 4
     # Each group of experiments tries the chosen configuration too: it is one run, listed once.
     repeated = sum(
-        all(getattr(runs.MAIN[name], k) == v for k, v in change.items())
+        all(getattr(runs.BASELINE[name], k) == v for k, v in change.items())
         for changes in runs.EXPERIMENTS.values() for change in changes for name in runs.MAIN
     ) * 2 - 4  # fmt: skip
     registry = runs.registry()
-    assert len(registry) == wanted - repeated
+    experiments = {name for name, run in registry.items() if is_experiment(run)}
+    assert len(experiments) == wanted - repeated
+    seeds = runs.EXPERIMENT_SEEDS if profile == "quick" else range(100)
+    cases = {run.id for run in runs.imbalanced_runs() if run.seed in seeds}
+    assert registry.keys() == {*runs.MAIN, runs.FIRST.id} | experiments | cases
     assert len({run.model_file for run in registry.values()}) == len(registry)
     if profile == "full":  # in the quick one, some sizes and rates fall together
         assert len({dataclasses.replace(r, name="") for r in registry.values()}) == len(registry)
@@ -226,7 +231,7 @@ def test_ids_are_unique_and_safe_in_paths(monkeypatch, profile):
 @pytest.mark.parametrize("profile", files.PROFILES)
 def test_experiments_never_see_the_test_split(monkeypatch, profile):
     monkeypatch.setenv("DIGITCNN_PROFILE", profile)
-    experiments = [run for name, run in runs.registry().items() if name not in runs.MAIN]
+    experiments = [run for run in runs.registry().values() if is_experiment(run)]
     assert len(experiments) > 50
     assert all(run.held_out == ("validation",) for run in experiments)
 
@@ -262,7 +267,10 @@ def test_the_seed_is_part_of_the_id():
 
 def test_profiles_share_names_not_configurations(monkeypatch):
     full, quick = (runs._registry(profile) for profile in files.PROFILES)
-    assert list(full) == list(quick)
+    assert [name for name in full if name in quick] == list(quick)
+    assert {full[name].seed for name in full.keys() - quick.keys()}.isdisjoint(
+        runs.EXPERIMENT_SEEDS
+    )
     assert all(quick[name].epochs <= 8 for name in quick)
 
 

@@ -156,6 +156,10 @@ def test_all_may_be_current(whole, capsys, monkeypatch):
     monkeypatch.setattr(runs, "_registry", lambda profile: dict(runs.MAIN))
     code, lines = shown(capsys)
     assert code == 0 and "All is current." in lines
+    provenance.record_path("index").unlink()
+    code, lines = shown(capsys)
+    assert code == 1 and lines["index"].endswith("unknown")
+    assert "To make all current: about 0 s and what is unknown." in lines
 
 
 @pytest.mark.parametrize("module", ["figures", "training", "tables"])
