@@ -29,6 +29,7 @@ NOT_COPIED = (  # results, data and environments have no place in the quick run'
     ".git", ".venv", ".quarto", ".*.lock", ".*_cache", ".hypothesis", "_book*", "_quick",
     "_freeze*", "data", "cache", "models", "site_libs", LOG.name,
 )  # fmt: skip
+BENCHMARKS = (Path("cache", "results", "augmentation.csv"),)  # of benchmarks/, shown as they are
 BAD = re.compile(  # warnings that mean a broken report
     r"(?i)warn.*(unable to resolve|not found|could not (fetch|find|convert)|duplicate)"
 )
@@ -224,7 +225,7 @@ def check(book: Path) -> tuple:
 
 
 def copy_project(target: Path) -> None:
-    """Copy the project's sources, without results, data and environments."""
+    """Copy the project's sources, without data, environments and results but a benchmark's."""
     at_root = shutil.ignore_patterns(*NOT_COPIED)
     below = shutil.ignore_patterns("__pycache__", "*_files", "*.part", ".*_cache")
 
@@ -232,6 +233,9 @@ def copy_project(target: Path) -> None:
         return (at_root if Path(folder) == ROOT else below)(folder, names)
 
     shutil.copytree(ROOT, target, ignore=ignored)
+    for benchmark in BENCHMARKS:  # hours of training that no chapter repeats
+        (target / benchmark).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / benchmark, target / benchmark)
 
 
 def tidy() -> None:
