@@ -263,10 +263,10 @@ def _train_locked(run: RunConfig) -> None:
         _save_progress(run, training, rows, seconds)
         recent = seconds[-5:]
         left = (run.epochs - training.epoch) * sum(recent) / len(recent)
-        shown = rows["validation" if "validation" in rows else "train"][-1]
+        judged = "validation" if "validation" in rows else "train"
         files.say(
             f"{run.id}: epoch {training.epoch}/{run.epochs}, loss {rows['train'][-1].loss:.4f}, "
-            f"validation accuracy {shown.accuracy:.2%}, {seconds[-1]:.1f} s, "
+            f"{judged} accuracy {rows[judged][-1].accuracy:.2%}, {seconds[-1]:.1f} s, "
             f"{datetime.timedelta(seconds=round(left))} left"
         )
     _finish(run, training, rows, seconds, train_samples.indices)
@@ -345,11 +345,16 @@ def _finish(
         "parameters": sum(p.numel() for p in training.model.parameters()),
     }
     about["metrics_sha256"] = {name: _sha256(metrics_text(kept)) for name, kept in rows.items()}
+    weights = training.averaged.module.state_dict()
     if run.class_counts:
-        about["indices"] = indices.tolist()
+        if any(count is not None for _, count in run.class_counts):
+            about["indices"] = indices.tolist()  # else there was no draw
+        # There are many of these, so kernels and matrices are kept with 16 bits.
+        weights = {
+            name: value.half() if name.endswith("weight") and value.ndim > 1 else value
+            for name, value in weights.items()
+        }
     metadata = {k: v if isinstance(v, str) else json.dumps(v) for k, v in about.items()}
-    write_tensors(
-        weights_path(run), training.averaged.module.state_dict(), metadata | {"kind": "weights"}
-    )
+    write_tensors(weights_path(run), weights, metadata | {"kind": "weights"})
     files.write_json(record_path(run), runs.sealed(about))
     checkpoint_path(run).unlink(missing_ok=True)

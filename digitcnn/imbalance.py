@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy.stats import spearmanr
 from sklearn.metrics import (
     precision_recall_fscore_support,
     roc_auc_score,
@@ -176,16 +177,51 @@ def results() -> pd.DataFrame:
     return frame
 
 
+def pair_counts(name: str, split: str) -> tuple[int, int]:
+    """How many images of 1 and of 2 a whole split has."""
+    counts = runs.manifest(name)["split"][split]["class_counts"]
+    return tuple(counts[digit] for digit in PAIR)
+
+
 def training_counts(run: RunConfig) -> tuple[int, int]:
     """How many images of 1 and of 2 a run learns from."""
-    available = runs.manifest(run.data)["split"]["train"]["class_counts"]
-    wanted = dict(run.class_counts)
-    return tuple(available[d] if wanted[d] is None else min(wanted[d], available[d]) for d in PAIR)
+    wanted = [count for _, count in run.class_counts]
+    available = pair_counts(run.data, "train")
+    return tuple(n if w is None else min(w, n) for w, n in zip(wanted, available, strict=True))
 
 
-def over_seeds(columns: list[str], *keys: str) -> pd.DataFrame:
-    """Mean and standard deviation over the seeds of some columns of `results`, by `keys`."""
-    return results().groupby(list(keys), sort=False)[columns].agg(["mean", "std"])
+# What lies between two groups of runs that differ in one thing, from case 1 to case 3.
+STEPS = {
+    "equal classes": ("case1", "balanced"),
+    "more images": ("balanced", "case3-short"),
+    "more steps": ("case3-short", "case3"),
+    "all together": ("case1", "case3"),
+}
+
+
+def attribution(name: str, column: str = "balanced") -> pd.DataFrame:
+    """From case 1 to case 3 in `STEPS` that change one thing each, on the own test split.
+
+    Rows ``change`` (difference of the means over the seeds) and ``error``, its standard error
+    from the spread over the seeds of both groups.
+    """
+    own = results().query("model == @name and data == @name").groupby("case")[column]
+    mean, error = own.mean(), own.std() / np.sqrt(own.count())
+    return pd.DataFrame(
+        {
+            step: {
+                "change": mean[after] - mean[before],
+                "error": float(np.hypot(error[before], error[after])),
+            }
+            for step, (before, after) in STEPS.items()
+        }
+    )
+
+
+def relation(name: str, column: str, other: str) -> tuple[float, float]:
+    """Spearman's rank correlation of two columns over a data set's runs (own test split), and p."""
+    own = results().query("model == @name and data == @name")
+    return tuple(float(value) for value in spearmanr(own[column], own[other]))
 
 
 def confusion(run: RunConfig, name: str) -> np.ndarray:

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from .sources import TITLES
-from .style import CLASS_COLOURS, DATA_COLOUR, WIDTH
+from .style import DATA_COLOUR, WIDTH
 
 CASE_TITLES = {
     "case1": "case 1",
@@ -17,7 +17,7 @@ CASE_TITLES = {
     "balanced": "balanced, as few as case 1",
     "case3-short": "case 3, as few steps as case 1",
 }
-DIGIT_COLOUR = {1: CLASS_COLOURS[0], 2: CLASS_COLOURS[1]}
+DIGIT_COLOUR = {1: "#CC79A7", 2: "#009E73"}  # apart from the data sets' colours
 REMEDY_TITLES = {
     "none": "none",
     "weighted": "weighted loss",

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterable
 
+import numpy as np
 import pandas as pd
 from IPython import get_ipython
 from IPython.display import Markdown
@@ -47,6 +49,13 @@ def estimate(found: tuple[float, float, float], digits: int = 2) -> str:
     """A share with the ends of its interval: ``99.71 % (99.60 to 99.78)``."""
     value, low, high = (f"{100 * part:.{digits}f}" for part in found)
     return f"{value}\u202f% ({low} to {high})"
+
+
+def spread(values: Iterable[float], digits: int = 1, scale: float = 100) -> str:
+    """Mean and standard deviation over seeds, in per cent unless scaled: ``98.7 ± 0.1``."""
+    values = scale * np.asarray(list(values), float)
+    mean = f"{values.mean():.{digits}f}".replace("-", "\u2212")
+    return f"{mean} ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else mean
 
 
 def times(found: tuple[float, float, float], digits: int = 1) -> str:

@@ -44,7 +44,7 @@ def is_main(run: RunConfig) -> bool:
 
 
 def is_experiment(run: RunConfig) -> bool:
-    """Whether a run is one of the short experiments, which are listed as one."""
+    """Whether a run is one of the short experiments."""
     return run.name.startswith(f"{run.data}-exp")
 
 
@@ -199,12 +199,18 @@ class Row(NamedTuple):
     wrong: bool = False
 
 
+def _line(run: RunConfig, every: bool) -> str:
+    """The name of the line of a table that a run belongs to."""
+    if every:
+        return run.id
+    return f"{run.data} experiments" if is_experiment(run) else run.name
+
+
 def run_rows(every: bool) -> list[Row]:
-    """A row per run; the experiments are one row per data set unless `every` is true."""
+    """A row per run; unless `every`, the seeds of one in a row, and a data set's experiments."""
     groups: dict[str, list[RunConfig]] = {}
     for run in runs.registry().values():
-        grouped = is_experiment(run) and not every
-        groups.setdefault(f"{run.data} experiments" if grouped else run.id, []).append(run)
+        groups.setdefault(_line(run, every), []).append(run)
     rows = []
     for name, members in groups.items():
         states = [state(run) for run in members]
@@ -350,7 +356,7 @@ def training_notice(documents: list[str]) -> str:
 
 
 def run_table(records: dict[str, dict], every: bool = False) -> pd.DataFrame:
-    """What runs were made from; the experiments one row per data set unless `every` is true.
+    """What runs were made from, in the lines of `run_rows`.
 
     Args:
         records: the runs' records (see `digitcnn.checkpoints.record`) by their ids.
@@ -361,21 +367,65 @@ def run_table(records: dict[str, dict], every: bool = False) -> pd.DataFrame:
 
     groups: dict[str, list[dict]] = {}
     for name, record in records.items():
-        run = runs.get(name)
-        grouped = is_experiment(run) and not every
-        groups.setdefault(f"{run.data} experiments" if grouped else name, []).append(record)
-
-    def each(values: Iterable[str]) -> str:
-        return " / ".join(dict.fromkeys(values))
+        groups.setdefault(_line(runs.get(name), every), []).append(record)
 
     return pd.DataFrame(
         {
             "run": name,
             "key": found[0]["key"][:8] if len(found) == 1 else f"{len(found)} runs",
-            "code": each(record["ingredients"]["code"][:8] for record in found),
-            "data": each(record["ingredients"]["data"][:8] for record in found),
-            "device": each(record["environment"]["machine"] for record in found),
+            "code": _each(record["ingredients"]["code"][:8] for record in found),
+            "data": _each(record["ingredients"]["data"][:8] for record in found),
+            "device": _each(record["environment"]["machine"] for record in found),
             "duration": duration(sum(record["seconds"] for record in found)),
         }
         for name, found in groups.items()
     )
+
+
+def _each(values: Iterable[str]) -> str:
+    """Different values, in the order of their first occurrence."""
+    return " / ".join(dict.fromkeys(values))
+
+
+def environment_table(records: dict[str, dict]) -> pd.DataFrame:
+    """Where runs were made: a row for the main runs, the experiments and those of question (e).
+
+    Columns: runs, number, machine, versions (Python, torch, NumPy), wall time.
+    """
+    import pandas as pd
+
+    kinds: dict[str, list[dict]] = {}
+    for name, record in records.items():
+        run = runs.get(name)
+        kind = "experiments" if is_experiment(run) else "imbalance" if run.class_counts else "long"
+        kinds.setdefault(kind, []).append(record)
+    return pd.DataFrame(
+        {
+            "runs": kind,
+            "number": len(found),
+            "machine": _each(record["environment"]["machine"] for record in found),
+            "versions": _each(
+                ", ".join(f"{part} {r['environment'][part]}" for part in ("python", "torch"))
+                for r in found
+            ),
+            "wall time": duration(sum(record["seconds"] for record in found)),
+        }
+        for kind, found in kinds.items()
+    )
+
+
+def model_table(records: dict[str, dict]) -> pd.DataFrame:
+    """The model files of the repository among `records`: parameters, size, key (see `run_table`).
+
+    Other weights may lie in ``models/`` on the machine that trained them; they are not listed.
+    """
+    import pandas as pd
+
+    rows = []
+    for name, record in records.items():
+        path = runs.weights_path(runs.get(name))
+        if path.is_file() and provenance.kept(f"models/{path.name}"):
+            size = f"{path.stat().st_size / 1e6:.2f} MB"
+            rows.append((path.name, f"{record['parameters']:,}", size, record["key"]))
+            files.noted(path)
+    return pd.DataFrame(rows, columns=["file", "parameters", "size", "key"])

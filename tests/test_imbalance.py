@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
+from sklearn import metrics
 
 from digitcnn import files, imbalance, runs
 from digitcnn.imbalance import Scores
@@ -96,3 +98,71 @@ def test_geometry_of_known_clouds():
     assert apart[3] == 1.0
     missing = imbalance.geometry(far, labels, far[400:], labels[400:])
     assert missing[3] == 0.0  # nothing of class 1 was learnt from
+
+
+# The stored results
+
+
+@pytest.fixture
+def stored(monkeypatch) -> pd.DataFrame:
+    """``cache/results/imbalance.csv`` as committed."""
+    monkeypatch.setenv("DIGITCNN_PROFILE", "full")
+    monkeypatch.delenv("DIGITCNN_ROOT", raising=False)
+    path = files.cache_path("results", "imbalance.csv")
+    assert path.is_file(), "the results of question (e) are missing"
+    return pd.read_csv(path)
+
+
+def test_the_results_hold_every_model_case_data_set_and_seed(stored):
+    columns = "model,case,data,seed,accuracy,precision_1,recall_1,precision_2,recall_2,roc_auc"
+    assert ",".join(stored.columns) == columns
+    expected = {
+        (model, case, name, run.seed)
+        for model in runs.MAIN
+        for case in runs.CASES
+        for run in imbalance.group(model, case)
+        for name in runs.MAIN
+    }
+    rows = list(stored[["model", "case", "data", "seed"]].itertuples(index=False, name=None))
+    assert len(rows) == len(set(rows)) and set(rows) == expected
+    assert {case: len({r[3] for r in rows if r[1] == case}) for case in runs.CASES} == {
+        "case1": 5, "case2": 5, "case3": 2,
+    }  # fmt: skip
+
+
+def test_seed_42s_rows_follow_from_the_cached_predictions(stored):
+    """Recomputed with scikit-learn from the arrays alone, past `imbalance.measured`."""
+    for row in stored[stored["seed"] == 42].itertuples():
+        path = files.cache_path("imbalance", f"{row.model}-{row.case}.npz")
+        with np.load(path, allow_pickle=False) as arrays:
+            labels, said, margin = (
+                arrays[f"{row.data}-test-{part}"] for part in ("labels", "predicted", "margin")
+            )
+        counts = runs.manifest(row.data)["split"]["test"]["class_counts"]
+        assert np.bincount(labels, minlength=10)[1:3].tolist() == counts[1:3]
+        found = [metrics.accuracy_score(labels, said)]
+        for digit in (1, 2):
+            truth, answer = labels == digit, said == digit
+            found.append(metrics.precision_score(truth, answer, zero_division=0))
+            found.append(metrics.recall_score(truth, answer))
+        found.append(metrics.roc_auc_score(labels == 1, margin.astype(float)))
+        assert found == pytest.approx(row[5:], abs=1e-6)
+
+
+def test_the_attribution_adds_up_and_knows_its_error(monkeypatch):
+    rows = [
+        ("mnist", case, "mnist", value)
+        for case, values in (
+            ("case1", (0.5, 0.7)), ("balanced", (0.8, 0.8)), ("case3-short", (0.9, 0.9)),
+            ("case3", (1.0, 0.98)),
+        )
+        for value in values
+    ]  # fmt: skip
+    rows.append(("mnist", "case1", "svhn", 0.0))  # the other test split does not count
+    frame = pd.DataFrame(rows, columns=["model", "case", "data", "balanced"])
+    monkeypatch.setattr(imbalance, "results", lambda: frame)
+    found = imbalance.attribution("mnist")
+    assert found.loc["change"].round(6).tolist() == [0.2, 0.1, 0.09, 0.39]
+    assert found.loc["change"].iloc[:3].sum() == pytest.approx(found.loc["change", "all together"])
+    assert found.loc["error", "equal classes"] == pytest.approx(0.1)  # of a mean over two seeds
+    assert found.loc["error", "more images"] == 0

@@ -49,19 +49,17 @@ def test_the_list_is_whole():
 
 def test_the_table_holds_live_references():
     table = requirements.table()
-    rows = [row for row in REQUIREMENTS if row.question in requirements.WRITTEN]
     assert list(table.columns) == ["question", "requirement", "answered in"]
-    assert len(table) == len(rows)
+    assert len(table) == len(REQUIREMENTS)
     assert table.iloc[0, 2] == "@sec-source" and table.iloc[0, 0] == "(a)"
-    for cell, row in zip(table["answered in"], rows, strict=True):
+    for cell, row in zip(table["answered in"], REQUIREMENTS, strict=True):
         assert re.findall(r"@([\w-]+)", cell) == row.labels.split()
 
 
-def test_every_written_question_is_answered_in_the_frozen_report(monkeypatch):
+def test_every_question_is_answered_in_the_frozen_report(monkeypatch):
     monkeypatch.delenv("DIGITCNN_ROOT", raising=False)
     monkeypatch.setenv("DIGITCNN_PROFILE", "full")
-    written = tuple(f"Question ({letter})" for letter in requirements.WRITTEN)
-    lost = [line for line in check.report_problems() if line.startswith(written)]
+    lost = [line for line in check.report_problems() if line.startswith("Question (")]
     assert not lost, "\n".join(lost)
 
 

@@ -428,9 +428,14 @@ def test_the_table_of_runs_says_what_each_was_made_from():
         assert row["duration"] == status.duration(record["seconds"])
     grouped = status.run_table(records).set_index("run")
     experiments = {n: r for n, r in records.items() if status.is_experiment(runs.get(n))}
-    assert set(grouped.index) == (records.keys() - experiments.keys()) | {
+    others = records.keys() - experiments.keys()
+    assert set(grouped.index) == {runs.get(name).name for name in others} | {
         f"{runs.get(name).data} experiments" for name in experiments
     }
+    seeds = [r for n, r in records.items() if runs.get(n).name == "mnist-case1"]
+    assert grouped.loc["mnist-case1", "duration"] == status.duration(
+        sum(r["seconds"] for r in seeds)
+    )
     for data in runs.MAIN:
         mine = [r for n, r in experiments.items() if runs.get(n).data == data]
         row = grouped.loc[f"{data} experiments"]
