@@ -69,9 +69,11 @@ def test_experiments_are_a_line_per_data_set(whole, capsys):
     lines = shown(capsys)[1]
     line = lines[f"{experiments[0].data} experiments ({count} runs)"]
     assert f"{count - 1} missing, 1 current" in line
-    assert len([name for name in lines if name in runs.registry()]) == len(runs.registry()) - len(
-        experiments
-    )
+    others = [run for run in runs.registry().values() if not status.is_experiment(run)]
+    named = {name.split(" (")[0] for name in lines}
+    assert {run.name for run in others} < named
+    seeds = [run.id for run in others if run.name == "svhn-case1"]
+    assert f"svhn-case1 ({len(seeds)} runs)" in lines and not named & set(seeds[1:])
     lines = shown(capsys, "--all")[1]
     assert runs.registry().keys() < lines.keys() and " current " in lines[experiments[0].id]
 
@@ -441,3 +443,35 @@ def test_the_table_of_runs_says_what_each_was_made_from():
         row = grouped.loc[f"{data} experiments"]
         assert row["key"] == f"{len(mine)} runs"
         assert row["duration"] == status.duration(sum(r["seconds"] for r in mine))
+
+
+def test_the_table_of_environments_counts_every_run_once():
+    records = {
+        path.stem: json.loads(path.read_text())
+        for path in sorted((ROOT / "cache" / "runs").glob("*.json"))
+        if path.stem in runs.registry()
+    }
+    table = status.environment_table(records)
+    assert set(table["runs"]) == {"long", "experiments", "imbalance"}
+    assert table["number"].sum() == len(records)
+    long = table.set_index("runs").loc["long"]
+    assert long["number"] == sum(
+        not status.is_experiment(run) and not run.class_counts for run in map(runs.get, records)
+    )
+    for part in (records["mnist"]["environment"][name] for name in ("machine", "python", "torch")):
+        assert part in long["machine"] + long["versions"]
+
+
+def test_the_table_of_models_lists_the_repositorys_files_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("DIGITCNN_ROOT", str(tmp_path))
+    monkeypatch.delenv("DIGITCNN_PROFILE", raising=False)
+    (tmp_path / ".gitignore").write_text((ROOT / ".gitignore").read_text())
+    (tmp_path / "models").mkdir()
+    records = {}
+    for name in ("mnist", "mnist-case1", "mnist-case1-s43", "svhn"):
+        records[name] = {"parameters": 1234, "key": f"key of {name}"}
+        if name != "svhn":  # this one is missing
+            (tmp_path / "models" / runs.get(name).model_file).write_bytes(b"x" * 20_000)
+    table = status.model_table(records)
+    assert list(table["file"]) == [runs.get(n).model_file for n in ("mnist", "mnist-case1")]
+    assert list(table.iloc[0])[1:] == ["1,234", "0.02 MB", "key of mnist"]
