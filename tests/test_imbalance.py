@@ -166,3 +166,26 @@ def test_the_attribution_adds_up_and_knows_its_error(monkeypatch):
     assert found.loc["change"].iloc[:3].sum() == pytest.approx(found.loc["change", "all together"])
     assert found.loc["error", "equal classes"] == pytest.approx(0.1)  # of a mean over two seeds
     assert found.loc["error", "more images"] == 0
+
+
+def test_stored_predictions_give_the_stored_metrics(stored):
+    """Made apart: metrics while training, with 32 bits; predictions from the file, with 16."""
+    for row in stored[(stored["seed"] == 42) & (stored["model"] == stored["data"])].itertuples():
+        run = imbalance.group(row.model, row.case)[0]
+        last = pd.read_csv(runs.metrics_path(run, "test"), sep="\t").iloc[-1]
+        assert last["accuracy"] == pytest.approx(row.accuracy, abs=1e-3)
+        assert last["recall"] == pytest.approx((row.recall_1 + row.recall_2) / 2, abs=1e-3)
+
+
+def test_the_weights_of_the_pictured_runs_are_in_the_repository(stored):
+    from digitcnn import checkpoints
+
+    for model in runs.MAIN:
+        for case in runs.CASES:
+            run = imbalance.group(model, case)[0]
+            tensors, about = checkpoints.read_tensors(runs.weights_path(run))
+            assert about["key"] == runs.key(run) and about["run"] == run.id
+            bits = {name: value.element_size() * 8 for name, value in tensors.items()}
+            assert bits["output.weight"] == 16 and bits["output.bias"] == 32 == bits["mean"]
+            network = checkpoints.load_model(run)
+            assert all(value.dtype.itemsize >= 4 for value in network.state_dict().values())
