@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy.stats import spearmanr
 from sklearn.metrics import (
     precision_recall_fscore_support,
@@ -86,14 +87,14 @@ def _kept(run: RunConfig) -> dict[str, np.ndarray]:
         arrays = {}
         for name, split in _splits(run):
             samples = pair_split(name, split)
-            logits = predictions.predict_logits(network, samples.images).cpu().numpy()
+            found = predictions.extract_features(network, samples.images)
+            logits = predictions.output_layer(network, found)
             arrays |= {
                 f"{name}-{split}-margin": (logits[:, PAIR[0]] - logits[:, PAIR[1]]).astype("f2"),
                 f"{name}-{split}-predicted": logits.argmax(1).astype("u1"),
                 f"{name}-{split}-labels": samples.labels.numpy().astype("u1"),
             }
             if split == "test":
-                found = predictions.extract_features(network, samples.images)
                 arrays[f"{name}-geometry"] = np.array(
                     geometry(found, samples.labels.numpy(), known_features, known.labels.numpy())
                 )
@@ -119,6 +120,11 @@ def scores(run: RunConfig, name: str, split: str = "test") -> Scores:
         kept[f"{name}-{split}-{part}"] for part in ("margin", "predicted", "labels")
     )
     return Scores(margin.astype("f4"), predicted.astype(int), labels.astype(int))
+
+
+def lay(run: RunConfig, name: str) -> dict[str, float]:
+    """How a run's features of a test split lie: `GEOMETRY` by name, see `geometry`."""
+    return dict(zip(GEOMETRY, _kept(run)[f"{name}-geometry"].tolist(), strict=True))
 
 
 def measured(found: Scores) -> dict[str, float]:
@@ -166,8 +172,7 @@ def results() -> pd.DataFrame:
                 }
                 for name in NAMES:
                     row = {"model": model, "case": case, "data": name, "seed": run.seed}
-                    kept = dict(zip(GEOMETRY, _kept(run)[f"{name}-geometry"], strict=True))
-                    rows.append(row | measured(scores(run, name)) | kept | training)
+                    rows.append(row | measured(scores(run, name)) | lay(run, name) | training)
     frame = pd.DataFrame(rows)
     public = frame.loc[frame["case"].isin(list(CASES)), ["model", "case", "data", "seed", *METRICS]]
     path = files.cache_path("results", "imbalance.csv")
@@ -256,12 +261,15 @@ def validation_threshold(run: RunConfig) -> float:
     return float((above + below.max()) / 2 if len(below) and np.isfinite(above) else above)
 
 
+THRESHOLDS = {"prior": prior_threshold, "validation": validation_threshold}
+
+
 @functools.cache
 def remedies() -> pd.DataFrame:
     """Each remedy on cases 1 and 2 with the same seeds, on both test splits; see `measured`.
 
     Column ``remedy``: ``none``, ``weighted`` loss, ``oversampled``, and ``none`` decided at the
-    ``prior`` or the ``validation`` threshold.
+    ``prior`` or the ``validation`` threshold, whose features are those of ``none``.
     """
     rows = []
     for case in ("case1", "case2"):
@@ -270,18 +278,15 @@ def remedies() -> pd.DataFrame:
             seeds = {run.seed for run in next(iter(trained.values()))}
             plain = [run for run in group(model, case) if run.seed in seeds]
             for name in NAMES:
-                tried = {"none": [scores(run, name) for run in plain]}
+                tried = [("none", run, scores(run, name)) for run in plain]
                 for remedy, group_runs in trained.items():
-                    tried[remedy] = [scores(run, name) for run in group_runs]
-                for remedy, choose in (
-                    ("prior", prior_threshold),
-                    ("validation", validation_threshold),
-                ):
-                    tried[remedy] = [scores(run, name).decided(choose(run)) for run in plain]
-                for remedy, found in tried.items():
-                    for run, each in zip(plain, found, strict=True):
-                        row = {"model": model, "case": case, "data": name, "remedy": remedy}
-                        rows.append(row | {"seed": run.seed} | measured(each))
+                    tried += [(remedy, run, scores(run, name)) for run in group_runs]
+                for run in plain:
+                    for remedy, choose in THRESHOLDS.items():
+                        tried.append((remedy, run, scores(run, name).decided(choose(run))))
+                for remedy, run, found in tried:
+                    row = {"model": model, "case": case, "data": name, "remedy": remedy}
+                    rows.append(row | {"seed": run.seed} | measured(found) | lay(run, name))
     return pd.DataFrame(rows)
 
 
@@ -393,12 +398,12 @@ def maps(model: str, name: str) -> CaseMaps:
         few = data.class_subset(test, dict.fromkeys(PAIR, SHOWN), SEED)
         known = _training_images(family["case1"])
         networks = [predictions.load(run) for run in family.values()]
-        features, predicted = [], []
-        for network in networks:
-            parts = [(network, split.images) for split in (few, known)]
-            features.append(np.concatenate([predictions.extract_features(*p) for p in parts]))
-            logits = [predictions.predict_logits(*p).cpu().numpy() for p in parts]
-            predicted.append(np.concatenate(logits).argmax(1))
+        images = torch.cat([few.images, known.images])
+        features = [predictions.extract_features(network, images) for network in networks]
+        predicted = [
+            predictions.output_layer(network, found).argmax(1)
+            for network, found in zip(networks, features, strict=True)
+        ]
         return {
             "points": aligned(features).astype("f2"),
             "predicted": np.array(predicted).astype("u1"),

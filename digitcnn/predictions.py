@@ -214,6 +214,12 @@ def extract_features(model: DigitCNN, images: Tensor) -> np.ndarray:
     return torch.cat(parts).numpy()
 
 
+@torch.no_grad()
+def output_layer(model: DigitCNN, found: np.ndarray) -> np.ndarray:
+    """Logits float32 (N, 10) of features (N, 128) as `extract_features` gives them."""
+    return model.output(torch.from_numpy(found).to(model.mean.device)).cpu().numpy()
+
+
 def depends_on(run: runs.RunConfig, data_name: str, split: str) -> dict:
     """What a result of a model on a split depends on, for `cached_arrays`."""
     if not runs.has_manifest(sources.checked(data_name)):

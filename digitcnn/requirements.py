@@ -163,7 +163,7 @@ REQUIREMENTS = tuple(
             ("How the manifold changes, in numbers", "tbl-imb-geometry"),
             (
                 "Why it changes, why MNIST suffers less, what happens on the other data set",
-                "sec-imb-why fig-imb-why",
+                "sec-imb-why tbl-imb-why fig-imb-why",
             ),
             (
                 "Remedies: what each gains and costs, compared with the literature",
