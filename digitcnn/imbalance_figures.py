@@ -18,6 +18,7 @@ CASE_TITLES = {
     "case3-short": "case 3, as few steps as case 1",
 }
 DIGIT_COLOUR = {1: "#CC79A7", 2: "#009E73"}  # apart from the data sets' colours
+RING_COLOUR = {1: "#5A1040", 2: "#00543F"}
 REMEDY_TITLES = {
     "none": "none",
     "weighted": "weighted loss",
@@ -146,7 +147,7 @@ def case_maps(maps: dict[str, object]) -> Figure:
     """Aligned maps: rows of panels test sets, columns cases.
 
     Args:
-        maps: by test set, a `digitcnn.imbalance.CaseMaps`. Large rings in case 1: its training
+        maps: by test set, a `digitcnn.imbalance.CaseMaps`. Rings in case 1: its training
             images; crosses: test images that are misclassified.
     """
     cases = list(next(iter(maps.values())).points)
@@ -162,13 +163,15 @@ def case_maps(maps: dict[str, object]) -> Figure:
             style = {"s": 4, "linewidths": 0, "alpha": 0.7, "rasterized": True}
             axis.scatter(*points[order].T, c=colours[order], **style)
             wrong = test & (found.predicted[case] != found.labels)
-            style = {"marker": "x", "c": "black", "s": 7, "linewidths": 0.5, "rasterized": True}
+            style = {"marker": "x", "c": "black", "s": 6, "linewidths": 0.4, "alpha": 0.6}
+            style["rasterized"] = True
             axis.scatter(*points[wrong].T, **style)
             if case == cases[0]:
-                for digit, colour in DIGIT_COLOUR.items():
+                for digit, colour in RING_COLOUR.items():
                     at = found.training & (found.labels == digit)
-                    style = {"s": 12 if digit == 1 else 5, "facecolors": "none", "rasterized": True}
-                    axis.scatter(*points[at].T, edgecolors=[colour], linewidths=0.5, **style)
+                    style = {"s": 13 if digit == 1 else 4, "facecolors": "none", "rasterized": True}
+                    wide = 0.7 if digit == 1 else 0.25  # there are many of 2
+                    axis.scatter(*points[at].T, edgecolors=[colour], linewidths=wide, **style)
                 axis.set_ylabel(f"{TITLES[name]} test images")
             axis.set(xticks=[], yticks=[])
             axis.grid(False)
