@@ -124,7 +124,7 @@ PAIR = (1, 2)
 CASES = {"case1": (50, 1000), "case2": (500, 1000), "case3": (None, None)}
 REMEDIES = {"weighted": {"class_weights": True}, "oversampled": {"oversample": True}}
 CASE_SEEDS = {"case1": range(42, 47), "case2": range(42, 47), "case3": (42, 43)}
-REMEDY_SEEDS = (42, 43, 44)
+REMEDY_SEEDS = (42, 43)
 # A small batch, which did best in the experiments with few images, and its learning rate.
 CASE_RECIPE = {"batch_size": 64, "learning_rate": 0.05}
 # Case 3 stopped after about as many steps as case 1 takes.
