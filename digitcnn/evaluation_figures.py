@@ -263,7 +263,7 @@ def coverage(
     curves: dict[str, tuple[np.ndarray, np.ndarray]], points: dict[str, pd.DataFrame]
 ) -> Figure:
     """Error rate of the kept samples by coverage, with the points chosen on validation."""
-    figure, axis = plt.subplots(figsize=(WIDTH, 2.2))
+    figure, axis = plt.subplots(figsize=(WIDTH, 2.0))
     for name, (share, accuracy) in curves.items():
         # Beyond a few hundred points a curve only grows the file.
         at = np.unique(np.linspace(len(share) // 2, len(share) - 1, 400).astype(int))

@@ -175,7 +175,7 @@ def results() -> pd.DataFrame:
                     rows.append(row | measured(scores(run, name)) | lay(run, name) | training)
     frame = pd.DataFrame(rows)
     public = frame.loc[frame["case"].isin(list(CASES)), ["model", "case", "data", "seed", *METRICS]]
-    path = files.cache_path("results", "imbalance.csv")
+    path = files.noted(files.cache_path("results", "imbalance.csv"))
     text = public.to_csv(index=False, float_format="%.6f")
     if not path.is_file() or path.read_text("utf-8") != text:
         files.write_whole(path, text)

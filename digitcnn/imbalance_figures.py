@@ -217,7 +217,7 @@ def remedy_chart(table: pd.DataFrame) -> Figure:
     """Recall of 1 and of 2 on the own test split under each remedy, a panel a model and case."""
     own = table[table["model"] == table["data"]]
     panels = list(own.groupby(["model", "case"], sort=False))
-    figure, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 2.9), sharey=True)
+    figure, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 2.1), sharey=True)
     remedies = list(REMEDY_TITLES)
     for axis, ((model, case), rows) in zip(axes, panels, strict=True):
         for digit, shift in ((1, -0.12), (2, 0.12)):
