@@ -390,7 +390,7 @@ def _each(values: Iterable[str]) -> str:
 def environment_table(records: dict[str, dict]) -> pd.DataFrame:
     """Where runs were made: a row for the main runs, the experiments and those of question (e).
 
-    Columns: runs, number, machine, versions (Python, torch, NumPy), wall time.
+    Columns: runs, number, machine, versions (Python, torch), wall time.
     """
     import pandas as pd
 
