@@ -122,7 +122,7 @@ def scores(run: RunConfig, name: str, split: str = "test") -> Scores:
     return Scores(margin.astype("f4"), predicted.astype(int), labels.astype(int))
 
 
-def lay(run: RunConfig, name: str) -> dict[str, float]:
+def geometry_of(run: RunConfig, name: str) -> dict[str, float]:
     """How a run's features of a test split lie: `GEOMETRY` by name, see `geometry`."""
     return dict(zip(GEOMETRY, _kept(run)[f"{name}-geometry"].tolist(), strict=True))
 
@@ -172,7 +172,9 @@ def results() -> pd.DataFrame:
                 }
                 for name in NAMES:
                     row = {"model": model, "case": case, "data": name, "seed": run.seed}
-                    rows.append(row | measured(scores(run, name)) | lay(run, name) | training)
+                    rows.append(
+                        row | measured(scores(run, name)) | geometry_of(run, name) | training
+                    )
     frame = pd.DataFrame(rows)
     public = frame.loc[frame["case"].isin(list(CASES)), ["model", "case", "data", "seed", *METRICS]]
     path = files.noted(files.cache_path("results", "imbalance.csv"))
@@ -286,7 +288,7 @@ def remedies() -> pd.DataFrame:
                         tried.append((remedy, run, scores(run, name).decided(choose(run))))
                 for remedy, run, found in tried:
                     row = {"model": model, "case": case, "data": name, "remedy": remedy}
-                    rows.append(row | {"seed": run.seed} | measured(found) | lay(run, name))
+                    rows.append(row | {"seed": run.seed} | measured(found) | geometry_of(run, name))
     return pd.DataFrame(rows)
 
 
