@@ -207,7 +207,9 @@ def environment() -> dict[str, str]:
         machine = torch.cuda.get_device_name()
     else:
         capability = torch.backends.cpu.get_cpu_capability()
-        machine = f"{platform.machine()} {capability}, {torch.get_num_threads()} threads"
+        threads = torch.get_num_threads()
+        plural = "s" if threads > 1 else ""
+        machine = f"{platform.machine()} {capability}, {threads} thread{plural}"
     return {
         "device": device.type,
         "machine": machine,
@@ -244,6 +246,8 @@ def train(run: str | RunConfig) -> None:
 
 def _train_locked(run: RunConfig) -> None:
     threads = torch.get_num_threads()
+    # Deterministic mode fills new tensors, a debugging aid; no operation here reads them unwritten.
+    torch.utils.deterministic.fill_uninitialized_memory = False
     train_samples = training_split(run)
     held_out = {split: evaluation_split(run, split) for split in run.held_out}
     training = Training(run, train_samples, held_out)

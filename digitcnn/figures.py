@@ -242,3 +242,30 @@ def experiment(results: pd.DataFrame, height: float | None = None) -> Figure:
         if results[results["setting"] == setting]["chosen"].any():
             label.set_weight("bold")
     return figure
+
+
+def contest(results: dict[str, pd.DataFrame]) -> Figure:
+    """Errors of each setting, held against those of the chosen one, with 95 % intervals.
+
+    Args:
+        results: data set name to a frame with ``setting``, ``more``, ``noise``, ``wrong`` and
+            ``chosen`` (see `digitcnn.tables.contest`), a panel each.
+    """
+    most = max(map(len, results.values()))
+    figure, axes = plt.subplots(1, len(results), figsize=(WIDTH, 0.95 + 0.2 * most))
+    for axis, (name, frame) in zip(axes, results.items(), strict=True):
+        scale = 100 / frame.loc[frame["chosen"], "wrong"].iloc[0]
+        rows = np.arange(len(frame))
+        colours = [DATA_COLOUR[name] if chosen else "0.45" for chosen in frame["chosen"]]
+        axis.errorbar(
+            scale * frame["more"], rows, xerr=1.96 * scale * frame["noise"], fmt="none",
+            ecolor=colours, elinewidth=1.3,
+        )  # fmt: skip
+        axis.scatter(scale * frame["more"], rows, color=colours, s=16, zorder=3)
+        axis.axvline(0, color="0.35", linewidth=0.8, linestyle="--")
+        axis.set(title=TITLES[name], xlabel="errors against the chosen configuration (%)")
+        axis.set_yticks(rows, frame["setting"])
+        axis.set_ylim(most - 0.5, -0.5)
+        for label, chosen in zip(axis.get_yticklabels(), frame["chosen"], strict=True):
+            label.set_weight("bold" if chosen else "normal")
+    return figure

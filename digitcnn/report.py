@@ -66,6 +66,11 @@ def times(found: tuple[float, float, float], digits: int = 1) -> str:
     return f"{value} ({low} to {high})"
 
 
+def p_value(p: float) -> str:
+    """A p value as text: ``p = 0.012``, ``p < 0.001``."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
 def points(difference: float, digits: int = 2) -> str:
     """A signed difference of two fractions in percentage points: ``+0.31``; zero has no sign."""
     rounded = round(float(100 * difference), digits)

@@ -54,7 +54,7 @@ REQUIREMENTS = tuple(
             ),
             (
                 "Chosen configuration, argued against the noise between seeds",
-                "sec-experiments sec-choice tbl-verdicts",
+                "sec-experiments tbl-verdicts sec-contest fig-contest sec-choice",
             ),
             ("50 epochs from scratch on each data set", "sec-curves tbl-final"),
             ("Curves of the loss, training and validation", "sec-curves fig-loss"),

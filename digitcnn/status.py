@@ -384,7 +384,7 @@ def run_table(records: dict[str, dict], every: bool = False) -> pd.DataFrame:
 
 def _each(values: Iterable[str]) -> str:
     """Different values, in the order of their first occurrence."""
-    return " / ".join(dict.fromkeys(values))
+    return " / ".join(dict.fromkeys(values)).replace(" 1 threads", " 1 thread")
 
 
 def environment_table(records: dict[str, dict]) -> pd.DataFrame:

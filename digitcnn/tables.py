@@ -12,7 +12,7 @@ from . import checkpoints, data, files, predictions, runs
 from .files import DigitcnnError
 from .model import DigitCNN
 from .sources import TITLES
-from .training import build_model, evaluate
+from .training import build_model, evaluate, predict_logits, training_split
 
 DIGITS = list(range(10))
 
@@ -225,6 +225,20 @@ def label(group: str, change: dict) -> str:
     return "dropout 0.3" if "dropout" in change else f"width × {change['width']:g}"
 
 
+def contender_label(change: dict) -> str:
+    """How the report calls a setting of the second round."""
+    said = []
+    if "optimizer" in change:
+        said.append(label("optimizer", change))
+    if "batch_size" in change:
+        said.append(f"batch {change['batch_size']} (rate {change['learning_rate']:g})")
+    if "activation" in change:
+        said.append(LABELS[change["activation"]])
+    if "augmentation" in change:
+        said.append("no augmentation")
+    return ", ".join(said) or "chosen configuration"
+
+
 def experiment(group: str) -> pd.DataFrame:
     """Validation accuracy of a group of experiments after their last epoch, a row a run.
 
@@ -254,6 +268,59 @@ def augmentation_search() -> pd.DataFrame:
     """
     path = files.noted(files.project_root() / "cache" / "results" / "augmentation.csv")
     return pd.read_csv(path).sort_values("wrong", ignore_index=True)
+
+
+def unseen_errors(run: str | runs.RunConfig) -> np.ndarray:
+    """Whether a contender is wrong, bool (N,), on each image that it has not learned from.
+
+    These are the rest of the training split and, last, the validation split; no test image.
+    """
+    run = runs.get(run)
+
+    def make() -> dict[str, np.ndarray]:
+        model, _ = checkpoints.load_or_train(run)
+        whole, learnt = data.load(run.data, "train"), training_split(run)
+        rest = whole.take(np.flatnonzero(~np.isin(whole.indices, learnt.indices)))
+        parts = [rest, data.load(run.data, "validation")]
+        wrong = [predict_logits(model, p.images).argmax(1).cpu() != p.labels for p in parts]
+        return {"wrong": torch.cat(wrong).numpy()}
+
+    ingredients = [predictions.depends_on(run, run.data, part) for part in ("train", "validation")]
+    return predictions.cached_arrays(f"results/unseen-{run.id}", ingredients, make)["wrong"]
+
+
+def contest(name: str) -> pd.DataFrame:
+    """The second round of experiments on a data set, fewest errors first.
+
+    Columns: ``setting``; ``wrong`` of ``held_out`` images not learned from, ``wrong_validation``
+    of those of validation; ``more``, errors more than the chosen configuration makes; ``noise``,
+    the standard error of that: of two networks on the same images only those that one alone
+    misreads tell anything, and their difference has the variance of their number (McNemar 1947);
+    ``verdict``: the setting is ``better``, ``equal`` or ``worse`` (beyond two standard errors);
+    ``train_accuracy`` (running, augmented), ``seconds`` of training; ``chosen``.
+    """
+    validation = runs.manifest(name)["split"]["validation"]["images"]
+    rows, chosen = [], None
+    for change in runs.CONTENDERS:
+        run = runs.get(runs.contender(name, change).id)
+        wrong = unseen_errors(run)
+        chosen = wrong if chosen is None else chosen
+        more, noise = int(wrong.sum()) - int(chosen.sum()), float(np.sqrt((wrong != chosen).sum()))
+        rows.append(
+            {
+                "setting": contender_label(change),
+                "held_out": len(wrong),
+                "wrong": int(wrong.sum()),
+                "wrong_validation": int(wrong[-validation:].sum()),
+                "more": more,
+                "noise": noise,
+                "verdict": "equal" if abs(more) <= 2 * noise else "worse" if more > 0 else "better",
+                "train_accuracy": checkpoints.history(run)["train"]["accuracy"].iloc[-1],
+                "seconds": checkpoints.record(run)["seconds"],
+                "chosen": not change,
+            }
+        )
+    return pd.DataFrame(rows).sort_values("wrong", ignore_index=True)
 
 
 def seed_noise(name: str) -> float:

@@ -36,6 +36,8 @@ NARROW = "\u202f"
         (report.points(-0.00001, 3), "\u22120.001"),
         (report.times((3.21, 2.8, 3.7)), "3.2 (2.8 to 3.7)"),
         (report.times((math.nan, 0, 0)), "–"),
+        (report.p_value(0.0123), "p = 0.012"),
+        (report.p_value(0.0004), "p < 0.001"),
         (report.spread([0.987, 0.989]), "98.8 ± 0.1"),
         (report.spread([0.5]), "50.0"),
         (report.spread([-0.02, -0.04, -0.03], 2, 1), "\u22120.03 ± 0.01"),

@@ -213,7 +213,9 @@ def test_ids_are_unique_and_safe_in_paths(monkeypatch, profile):
     ) * 2 - 4  # fmt: skip
     registry = runs.registry()
     experiments = {name for name, run in registry.items() if is_experiment(run)}
-    assert len(experiments) == wanted - repeated
+    contenders = {runs.contender(name, c).id for c in runs.CONTENDERS for name in runs.MAIN}
+    assert len(contenders) == 2 * len(runs.CONTENDERS)
+    assert len(experiments) == wanted - repeated + len(contenders)
     seeds = runs.EXPERIMENT_SEEDS if profile == "quick" else range(100)
     cases = {run.id for run in runs.imbalanced_runs() if run.seed in seeds}
     assert registry.keys() == {*runs.MAIN, runs.FIRST.id} | experiments | cases
@@ -248,6 +250,16 @@ def test_an_experiment_changes_one_thing():
                     if getattr(run, field.name) != getattr(baseline, field.name)
                 } - {"name"}  # fmt: skip
                 assert different <= set(change), (group, change)
+
+
+def test_a_contender_changes_the_chosen_configuration():
+    for name, main in runs.MAIN.items():
+        plain = runs.contender(name, {})
+        assert plain.augmentation == main.augmentation and plain.train_size == runs.CONTEST_SIZE
+        for change in runs.CONTENDERS:
+            run = runs.contender(name, change)
+            different = {k for k, v in vars(run).items() if v != vars(plain)[k]} - {"name"}
+            assert different == set(change), run.id
 
 
 def test_the_main_runs_are_what_the_report_says(monkeypatch):
