@@ -263,7 +263,7 @@ def contest(results: dict[str, pd.DataFrame]) -> Figure:
         )  # fmt: skip
         axis.scatter(scale * frame["more"], rows, color=colours, s=16, zorder=3)
         axis.axvline(0, color="0.35", linewidth=0.8, linestyle="--")
-        axis.set(title=TITLES[name], xlabel="errors against the chosen configuration (%)")
+        axis.set(title=TITLES[name], xlabel="difference in errors (%)")
         axis.set_yticks(rows, frame["setting"])
         axis.set_ylim(most - 0.5, -0.5)
         for label, chosen in zip(axis.get_yticklabels(), frame["chosen"], strict=True):

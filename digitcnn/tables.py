@@ -231,12 +231,12 @@ def contender_label(change: dict) -> str:
     if "optimizer" in change:
         said.append(label("optimizer", change))
     if "batch_size" in change:
-        said.append(f"batch {change['batch_size']} (rate {change['learning_rate']:g})")
+        said.append(f"batch {change['batch_size']}")
     if "activation" in change:
         said.append(LABELS[change["activation"]])
     if "augmentation" in change:
         said.append("no augmentation")
-    return ", ".join(said) or "chosen configuration"
+    return " + ".join(said) or "chosen configuration"
 
 
 def experiment(group: str) -> pd.DataFrame:
