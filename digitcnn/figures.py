@@ -209,7 +209,7 @@ def experiment(results: pd.DataFrame, height: float | None = None) -> Figure:
     """Validation accuracy of each setting: a dot a seed, a bar for the mean, a panel a data set.
 
     Args:
-        results: the columns ``setting``, ``data``, ``seed``, ``accuracy`` and ``chosen``.
+        results: the columns ``setting``, ``data``, ``seed``, ``accuracy`` and ``start``.
     """
     settings = list(dict.fromkeys(results["setting"]))
     names = list(dict.fromkeys(results["data"]))
@@ -219,7 +219,7 @@ def experiment(results: pd.DataFrame, height: float | None = None) -> Figure:
         part = results[results["data"] == name]
         for row, setting in enumerate(settings):
             points = part[part["setting"] == setting]
-            colour = DATA_COLOUR[name] if points["chosen"].any() else "0.45"
+            colour = DATA_COLOUR[name] if points["start"].any() else "0.45"
             values = 100 * points["accuracy"]
             axis.plot(values, [row] * len(values), "o", color=colour, markersize=3.5, alpha=0.75)
             axis.plot([values.mean()], [row], "|", color=colour, markersize=11, mew=2)
@@ -239,24 +239,24 @@ def experiment(results: pd.DataFrame, height: float | None = None) -> Figure:
         axis.set_yticks(range(len(settings)), settings)
     axes[0].invert_yaxis()
     for label, setting in zip(axes[0].get_yticklabels(), settings, strict=True):
-        if results[results["setting"] == setting]["chosen"].any():
+        if results[results["setting"] == setting]["start"].any():
             label.set_weight("bold")
     return figure
 
 
 def contest(results: dict[str, pd.DataFrame]) -> Figure:
-    """Errors of each setting, held against those of the chosen one, with 95 % intervals.
+    """Errors of each setting, held against those of the starting point, with 95 % intervals.
 
     Args:
         results: data set name to a frame with ``setting``, ``more``, ``noise``, ``wrong`` and
-            ``chosen`` (see `digitcnn.tables.contest`), a panel each.
+            ``start`` (see `digitcnn.tables.contest`), a panel each.
     """
     most = max(map(len, results.values()))
     figure, axes = plt.subplots(1, len(results), figsize=(WIDTH, 0.95 + 0.2 * most))
     for axis, (name, frame) in zip(axes, results.items(), strict=True):
-        scale = 100 / frame.loc[frame["chosen"], "wrong"].iloc[0]
+        scale = 100 / frame.loc[frame["start"], "wrong"].iloc[0]
         rows = np.arange(len(frame))
-        colours = [DATA_COLOUR[name] if chosen else "0.45" for chosen in frame["chosen"]]
+        colours = [DATA_COLOUR[name] if start else "0.45" for start in frame["start"]]
         axis.errorbar(
             scale * frame["more"], rows, xerr=1.96 * scale * frame["noise"], fmt="none",
             ecolor=colours, elinewidth=1.3,
@@ -266,6 +266,6 @@ def contest(results: dict[str, pd.DataFrame]) -> Figure:
         axis.set(title=TITLES[name], xlabel="difference in errors (%)")
         axis.set_yticks(rows, frame["setting"])
         axis.set_ylim(most - 0.5, -0.5)
-        for label, chosen in zip(axis.get_yticklabels(), frame["chosen"], strict=True):
-            label.set_weight("bold" if chosen else "normal")
+        for label, start in zip(axis.get_yticklabels(), frame["start"], strict=True):
+            label.set_weight("bold" if start else "normal")
     return figure

@@ -1,9 +1,9 @@
 """The network: a small residual CNN with a fully connected feature layer.
 
-Convolution, batch normalisation (Ioffe and Szegedy 2015, arXiv 1502.03167), ReLU and max-pooling,
-with identity shortcuts (He et al. 2015, arXiv 1512.03385) around two pairs of convolutions.
-Max-pooling comes directly after its convolution: it commutes with ReLU, and batch normalisation
-and activation then touch a quarter of the values.
+Convolution, batch normalisation (Ioffe and Szegedy 2015, arXiv 1502.03167), activation and
+max-pooling, with identity shortcuts (He et al. 2015, arXiv 1512.03385) around two pairs of
+convolutions. Max-pooling comes directly after its convolution, so that batch normalisation and
+activation touch a quarter of the values.
 """
 
 from __future__ import annotations

@@ -137,16 +137,16 @@ def architecture(run: str) -> pd.DataFrame:
 
 def blocks() -> pd.DataFrame:
     """The network block by block, as drawn: title, contents, output shape, parameters."""
-    model = build_model(runs.MAIN["mnist"])
+    model, activation = build_model(runs.MAIN["mnist"]), LABELS[runs.MAIN["mnist"].activation]
     first, down1, res1, down2, res2, down3 = model.convolutions
     stages = [
-        ("block 1", "conv, BN, ReLU", first, (16, 32, 32)),
-        ("block 2", "conv, pool, BN, ReLU", down1, (48, 16, 16)),
-        ("residual 1", "2 × (conv, BN, ReLU) + input", res1, (48, 16, 16)),
-        ("block 3", "conv, pool, BN, ReLU", down2, (96, 8, 8)),
-        ("residual 2", "2 × (conv, BN, ReLU) + input", res2, (96, 8, 8)),
-        ("block 4", "conv, pool, BN, ReLU", down3, (128, 4, 4)),
-        ("feature layer", "fully connected, BN, ReLU", model.feature_layer, (128,)),
+        ("block 1", f"conv, BN, {activation}", first, (16, 32, 32)),
+        ("block 2", f"conv, pool, BN, {activation}", down1, (48, 16, 16)),
+        ("residual 1", f"2 × (conv, BN, {activation}) + input", res1, (48, 16, 16)),
+        ("block 3", f"conv, pool, BN, {activation}", down2, (96, 8, 8)),
+        ("residual 2", f"2 × (conv, BN, {activation}) + input", res2, (96, 8, 8)),
+        ("block 4", f"conv, pool, BN, {activation}", down3, (128, 4, 4)),
+        ("feature layer", f"fully connected, BN, {activation}", model.feature_layer, (128,)),
         ("output layer", "fully connected", model.output, (10,)),
     ]
     shape = torch.zeros(2, 3, 32, 32)
@@ -236,14 +236,14 @@ def contender_label(change: dict) -> str:
         said.append(LABELS[change["activation"]])
     if "augmentation" in change:
         said.append("no augmentation")
-    return " + ".join(said) or "chosen configuration"
+    return " + ".join(said) or "starting point"
 
 
 def experiment(group: str) -> pd.DataFrame:
     """Validation accuracy of a group of experiments after their last epoch, a row a run.
 
     Columns: ``setting``, ``data``, ``seed``, ``accuracy`` in [0, 1], ``seconds`` per epoch and
-    ``chosen`` (whether it is the configuration of the 50-epoch runs).
+    ``start`` (whether it is the starting point).
     """
     if group not in runs.EXPERIMENTS:
         raise DigitcnnError(f"There is no experiment {group!r}: see digitcnn.runs.EXPERIMENTS.")
@@ -254,9 +254,9 @@ def experiment(group: str) -> pd.DataFrame:
                 run = runs.get(runs.experiment(name, change, seed).id)
                 accuracy = checkpoints.history(run)["validation"]["accuracy"].iloc[-1]
                 seconds = checkpoints.record(run)["seconds_per_epoch"]
-                chosen = run.name == f"{name}-exp"
-                rows.append((label(group, change), name, seed, accuracy, seconds, chosen))
-    columns = ["setting", "data", "seed", "accuracy", "seconds", "chosen"]
+                start = run.name == f"{name}-exp"
+                rows.append((label(group, change), name, seed, accuracy, seconds, start))
+    columns = ["setting", "data", "seed", "accuracy", "seconds", "start"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -271,9 +271,10 @@ def augmentation_search() -> pd.DataFrame:
 
 
 def unseen_errors(run: str | runs.RunConfig) -> np.ndarray:
-    """Whether a contender is wrong, bool (N,), on each image that it has not learned from.
+    """Whether a finished network is wrong, bool (N,), on each image that it has not learned from.
 
-    These are the rest of the training split and, last, the validation split; no test image.
+    These are the rest of the training split, if any, and, last, the validation split; no test
+    image.
     """
     run = runs.get(run)
 
@@ -281,7 +282,7 @@ def unseen_errors(run: str | runs.RunConfig) -> np.ndarray:
         model, _ = checkpoints.load_or_train(run)
         whole, learnt = data.load(run.data, "train"), training_split(run)
         rest = whole.take(np.flatnonzero(~np.isin(whole.indices, learnt.indices)))
-        parts = [rest, data.load(run.data, "validation")]
+        parts = [part for part in (rest, data.load(run.data, "validation")) if len(part)]
         wrong = [predict_logits(model, p.images).argmax(1).cpu() != p.labels for p in parts]
         return {"wrong": torch.cat(wrong).numpy()}
 
@@ -289,38 +290,68 @@ def unseen_errors(run: str | runs.RunConfig) -> np.ndarray:
     return predictions.cached_arrays(f"results/unseen-{run.id}", ingredients, make)["wrong"]
 
 
+def against(wrong: np.ndarray, reference: np.ndarray) -> dict[str, int | float | str]:
+    """Two networks on the same images: the errors of one held against those of the other.
+
+    Args:
+        wrong, reference: bool (N,), whether each is wrong.
+
+    Returns ``wrong``, the count; ``more`` than the reference's; ``noise``, the standard error of
+    that: only images that one alone misreads tell anything, and their difference has the variance
+    of their number (McNemar 1947); ``verdict``: ``better``, ``equal`` or ``worse`` than the
+    reference, beyond two standard errors.
+    """
+    more = int(wrong.sum()) - int(reference.sum())
+    noise = float(np.sqrt((wrong != reference).sum()))
+    verdict = "equal" if abs(more) <= 2 * noise else "worse" if more > 0 else "better"
+    return {"wrong": int(wrong.sum()), "more": more, "noise": noise, "verdict": verdict}
+
+
 def contest(name: str) -> pd.DataFrame:
     """The second round of experiments on a data set, fewest errors first.
 
-    Columns: ``setting``; ``wrong`` of ``held_out`` images not learned from, ``wrong_validation``
-    of those of validation; ``more``, errors more than the chosen configuration makes; ``noise``,
-    the standard error of that: of two networks on the same images only those that one alone
-    misreads tell anything, and their difference has the variance of their number (McNemar 1947);
-    ``verdict``: the setting is ``better``, ``equal`` or ``worse`` (beyond two standard errors);
-    ``train_accuracy`` (running, augmented), ``seconds`` of training; ``chosen``.
+    Columns: ``setting``; ``held_out`` images not learned from, and on them what `against` gives,
+    the starting point being the reference; ``wrong_validation``, the errors on validation alone;
+    ``seconds`` of training; ``start``, whether it is the starting point.
     """
     validation = runs.manifest(name)["split"]["validation"]["images"]
-    rows, chosen = [], None
-    for change in runs.CONTENDERS:
-        run = runs.get(runs.contender(name, change).id)
+    tried = [(change, runs.get(runs.contender(name, change).id)) for change in runs.CONTENDERS]
+    reference = unseen_errors(tried[0][1])
+    rows = []
+    for change, run in tried:
         wrong = unseen_errors(run)
-        chosen = wrong if chosen is None else chosen
-        more, noise = int(wrong.sum()) - int(chosen.sum()), float(np.sqrt((wrong != chosen).sum()))
         rows.append(
             {
                 "setting": contender_label(change),
                 "held_out": len(wrong),
-                "wrong": int(wrong.sum()),
+                **against(wrong, reference),
                 "wrong_validation": int(wrong[-validation:].sum()),
-                "more": more,
-                "noise": noise,
-                "verdict": "equal" if abs(more) <= 2 * noise else "worse" if more > 0 else "better",
-                "train_accuracy": checkpoints.history(run)["train"]["accuracy"].iloc[-1],
                 "seconds": checkpoints.record(run)["seconds"],
-                "chosen": not change,
+                "start": not change,
             }
         )
     return pd.DataFrame(rows).sort_values("wrong", ignore_index=True)
+
+
+def long_runs(name: str) -> pd.DataFrame:
+    """The runs of 50 epochs on a data set: the second round's starting point, and the chosen one.
+
+    Columns: ``run``; ``batch_size``, ``activation``; accuracy after the last epoch on
+    ``validation`` and ``test``, in [0, 1]; and what `against` gives on the validation split, the
+    starting point being the reference.
+    """
+    start, chosen = (runs.get(run[name].id) for run in (runs.REVISED, runs.MAIN))
+    reference = unseen_errors(start)
+    return pd.DataFrame(
+        {
+            "run": run.id,
+            "batch_size": run.batch_size,
+            "activation": LABELS[run.activation],
+            **{split: last_epoch(run.id).loc[split, "accuracy"] for split in run.held_out},
+            **against(unseen_errors(run), reference),
+        }
+        for run in (start, chosen)
+    )
 
 
 def seed_noise(name: str) -> float:
@@ -346,15 +377,15 @@ def experiment_summary(group: str) -> pd.DataFrame:
     seconds = runs_table.pivot_table(
         index="setting", columns="data", values="seconds", aggfunc="mean", sort=False
     )
-    chosen = runs_table.groupby("setting")["chosen"].any()
-    return means.assign(**{f"seconds {n}": seconds[n] for n in means}, chosen=chosen)
+    start = runs_table.groupby("setting")["start"].any()
+    return means.assign(**{f"seconds {n}": seconds[n] for n in means}, start=start)
 
 
 def verdicts() -> pd.DataFrame:
-    """For each group and data set: the chosen setting against its best alternative.
+    """For each group and data set: the starting point's setting against its best alternative.
 
-    ``difference`` is chosen minus alternative in [−1, 1]; ``noise`` is the standard error of such
-    a difference between two means over the seeds; ``verdict`` is ``better``, ``equal`` or
+    ``difference`` is ``start`` minus ``alternative`` in [−1, 1]; ``noise`` is the standard error of
+    such a difference between two means over the seeds; ``verdict`` is ``better``, ``equal`` or
     ``worse`` where the difference exceeds two standard errors.
     """
     rows = []
@@ -362,14 +393,14 @@ def verdicts() -> pd.DataFrame:
         error = seed_noise(name) * np.sqrt(2 / len(runs.EXPERIMENT_SEEDS))
         for group in runs.EXPERIMENTS:
             summary = experiment_summary(group)
-            chosen = summary.loc[summary["chosen"], name]
-            others = summary.loc[~summary["chosen"], name]
-            difference = chosen.iloc[0] - others.max()
+            start = summary.loc[summary["start"], name]
+            others = summary.loc[~summary["start"], name]
+            difference = start.iloc[0] - others.max()
             verdict = (
                 "equal"
                 if abs(difference) <= 2 * error
                 else ("better" if difference > 0 else "worse")
             )
-            rows.append((group, name, chosen.index[0], others.idxmax(), difference, error, verdict))
-    columns = ["group", "data", "chosen", "alternative", "difference", "noise", "verdict"]
+            rows.append((group, name, start.index[0], others.idxmax(), difference, error, verdict))
+    columns = ["group", "data", "start", "alternative", "difference", "noise", "verdict"]
     return pd.DataFrame(rows, columns=columns)

@@ -50,7 +50,7 @@ def root(sandbox, monkeypatch):
 
 
 def test_every_field_but_the_name_is_part_of_the_key(root):
-    run = runs.MAIN["mnist"]
+    run = runs.BASELINE["mnist"]
     assert set(CHANGES) | {"name"} == {field.name for field in dataclasses.fields(run)}
     keys = {runs.key(run)}
     for field, value in CHANGES.items():
@@ -206,7 +206,7 @@ def test_the_digest_does_not_depend_on_line_ends(package):
 def test_ids_are_unique_and_safe_in_paths(monkeypatch, profile):
     monkeypatch.setenv("DIGITCNN_PROFILE", profile)
     wanted = sum(len(changes) for changes in runs.EXPERIMENTS.values()) * 4
-    # Each group of experiments tries the chosen configuration too: it is one run, listed once.
+    # Each group of experiments tries the starting point too: it is one run, listed once.
     repeated = sum(
         all(getattr(runs.BASELINE[name], k) == v for k, v in change.items())
         for changes in runs.EXPERIMENTS.values() for change in changes for name in runs.MAIN
@@ -218,7 +218,8 @@ def test_ids_are_unique_and_safe_in_paths(monkeypatch, profile):
     assert len(experiments) == wanted - repeated + len(contenders)
     seeds = runs.EXPERIMENT_SEEDS if profile == "quick" else range(100)
     cases = {run.id for run in runs.imbalanced_runs() if run.seed in seeds}
-    assert registry.keys() == {*runs.MAIN, runs.FIRST.id} | experiments | cases
+    long = {run.id for run in runs.REVISED.values()}
+    assert registry.keys() == {*runs.MAIN, *long, runs.FIRST.id} | experiments | cases
     assert len({run.model_file for run in registry.values()}) == len(registry)
     if profile == "full":  # in the quick one, some sizes and rates fall together
         assert len({dataclasses.replace(r, name="") for r in registry.values()}) == len(registry)
@@ -252,7 +253,7 @@ def test_an_experiment_changes_one_thing():
                 assert different <= set(change), (group, change)
 
 
-def test_a_contender_changes_the_chosen_configuration():
+def test_a_contender_changes_the_revised_starting_point():
     for name, main in runs.MAIN.items():
         plain = runs.contender(name, {})
         assert plain.augmentation == main.augmentation and plain.train_size == runs.CONTEST_SIZE

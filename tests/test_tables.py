@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from digitcnn import checkpoints, data, files, runs, tables
@@ -30,17 +29,43 @@ def test_verdicts_of_the_second_round_follow_from_the_images(sandbox, monkeypatc
         wrong[name] = np.zeros(1000, bool)
         wrong[name][: 100 + shift] = True
     monkeypatch.setattr(tables, "unseen_errors", lambda run: wrong[run.id])
-    history = {"train": pd.DataFrame({"accuracy": [0.5]})}
-    monkeypatch.setattr(checkpoints, "history", lambda run: history)
     monkeypatch.setattr(checkpoints, "record", lambda run: {"seconds": 1.0})
     table = tables.contest("mnist").set_index("setting")
-    assert table["wrong"].is_monotonic_increasing and table["chosen"].sum() == 1
-    assert table.loc[table["chosen"], "more"].tolist() == [0]
+    assert table["wrong"].is_monotonic_increasing and table["start"].sum() == 1
+    assert table.loc[table["start"], "more"].tolist() == [0]
     for change, shift in zip(runs.CONTENDERS, shifts.values(), strict=True):
         row = table.loc[tables.contender_label(change)]
         assert row["more"] == shift and row["noise"] == pytest.approx(abs(shift) ** 0.5)
         expected = "equal" if abs(shift) <= 4 else "worse" if shift > 0 else "better"
         assert row["verdict"] == expected
+
+
+def test_the_long_runs_are_held_against_each_other_on_validation(sandbox):
+    table = tables.long_runs("mnist").set_index("run")
+    assert list(table.index) == ["mnist-relu", "mnist"]
+    wrong = {run: tables.unseen_errors(run) for run in table.index}
+    size = len(data.load("mnist", "validation"))
+    for run, row in table.iterrows():
+        assert len(wrong[run]) == size  # all of the training split was learned from
+        assert row["wrong"] == wrong[run].sum()
+        assert row["validation"] == pytest.approx(1 - row["wrong"] / size, abs=1e-6)
+        history = checkpoints.history(run)
+        assert row["test"] == history["test"]["accuracy"].iloc[-1]
+    assert table["more"].tolist() == [0, wrong["mnist"].sum() - wrong["mnist-relu"].sum()]
+    assert table["noise"].iloc[1] ** 2 == pytest.approx(
+        (wrong["mnist"] != wrong["mnist-relu"]).sum()
+    )
+    assert table["activation"].tolist() == ["ReLU", "GELU"]
+
+
+def test_the_choice_made_the_fewest_errors_of_the_second_round(monkeypatch):
+    monkeypatch.setenv("DIGITCNN_PROFILE", "full")
+    monkeypatch.setenv("DIGITCNN_TRAIN", "never")
+    monkeypatch.delenv("DIGITCNN_ROOT", raising=False)
+    for name, main in runs.MAIN.items():
+        assert tables.contest(name)["setting"].iloc[0] == tables.contender_label(runs.CHOICE)
+        changed = {k: v for k, v in vars(main).items() if v != vars(runs.REVISED[name])[k]}
+        assert changed.keys() == {"name", *runs.CHOICE}
 
 
 def test_the_second_round_tries_what_led_the_first(monkeypatch):
