@@ -31,7 +31,7 @@ def class_maps(
         panels: by title, coordinates (N, 2) and classes (N,).
         wrong: bool (N,), the misclassified samples, marked in every panel.
     """
-    figure, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 0.5 * WIDTH))
+    figure, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 0.4 * WIDTH))
     for axis, (title, (points, classes)) in zip(np.atleast_1d(axes), panels.items(), strict=True):
         colours = np.array(CLASS_COLOURS)[classes]
         _points(axis, points, colours)
