@@ -18,7 +18,7 @@ from digitcnn import checkpoints, data, files, predictions, runs
 from digitcnn.files import DigitcnnError
 
 ROOT = Path(__file__).resolve().parent.parent
-LEAST_ACCURACY = {"mnist": 0.996, "svhn": 0.968}  # pooled test split, last epoch; the aim for
+LEAST_ACCURACY = {"mnist": 0.996, "svhn": 0.970}  # pooled test split, last epoch; the aim for
 # MNIST is 0.997, which the stored run does not reach
 LIMIT = 45_000_000  # bytes of the tracked tree
 
