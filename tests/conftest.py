@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 
 import pytest
+
+# Started in the background of a script, pytest ignores Ctrl-C, and so would the commands it tests.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before torch is imported: the networks here are tiny, and one thread is then the fastest.
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
