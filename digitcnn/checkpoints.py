@@ -1,20 +1,27 @@
 """Checkpoints: runs trained once, kept whole, continued after any interruption.
 
-A finished run consists of its weights (``models/*.safetensors``), its record
-(``cache/runs/<run>.json``) and its metrics (``cache/metrics/<run>/<split>.txt``). While it
-trains, ``cache/checkpoints/<run>.safetensors`` holds the whole state after the last epoch.
-safetensors files hold numbers only: loading one cannot execute anything.
+A finished run consists of its record (``cache/runs/<run>.json``), its metrics
+(``cache/metrics/<run>/<split>.txt``), its answers (``cache/answers/<run>.npz``, see
+`runs.kept_answers`) and, of the runs that `runs.keeps_weights` names, its weights
+(``models/*.safetensors``). While it trains, ``cache/checkpoints/<run>.safetensors`` holds the
+whole state after the last epoch. `compute` makes a run and writes nothing but its checkpoint;
+`store` writes what it made, so that a run can be made in another process, or on another machine,
+and stored here. safetensors and npz files hold numbers only: loading one cannot execute anything.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import hashlib
 import io
 import json
+import math
 import os
 import platform
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +32,12 @@ from safetensors.torch import load as parse_tensors
 from safetensors.torch import save as tensor_bytes
 from torch import Tensor
 
-from . import files, runs
-from .data import pool
+from . import data, files, reach, runs
 from .files import DigitcnnError, Interrupted
 from .model import DigitCNN
 from .runs import (
     RunConfig,
+    answers_path,
     checkpoint_path,
     differences,
     metrics_path,
@@ -38,10 +45,38 @@ from .runs import (
     stale,
     weights_path,
 )
-from .training import Metrics, Training, build_model, evaluation_split, pick_device, training_split
+from .training import (
+    Metrics,
+    Training,
+    build_model,
+    learn,
+    native_bfloat16,
+    pick_device,
+    predict_logits,
+)
 
-FORMAT = "digitcnn-1"
+FORMAT = "digitcnn-2"
 COLUMNS = ("epoch", "loss", "accuracy", "precision", "recall")
+reach.read_now()  # what is imported now is what keys are taken of, whatever is edited later
+
+
+@dataclass
+class Outcome:
+    """A finished run as plain data, ready to be stored or sent.
+
+    Attributes:
+        run: its configuration.
+        record: what it was made from, where and when; see `compute`.
+        metrics: text of the metrics file by split.
+        answers: arrays by ``<data set>-<split>-<what>``, see `runs.kept_answers`.
+        weights: kernels and matrices float16, all else float32; empty where they are not kept.
+    """
+
+    run: RunConfig
+    record: dict
+    metrics: dict[str, str]
+    answers: dict[str, np.ndarray]
+    weights: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def load_or_train(run: str | RunConfig) -> tuple[DigitCNN, dict[str, pd.DataFrame]]:
@@ -52,8 +87,6 @@ def load_or_train(run: str | RunConfig) -> tuple[DigitCNN, dict[str, pd.DataFram
     """
     run = runs.get(run)
     ensure(run)
-    if not weights_path(run).is_file():  # an experiment's weights are not part of the repository
-        train(run)
     return load_model(run), history(run)
 
 
@@ -64,9 +97,9 @@ def ensure(run: str | RunConfig) -> None:
     # Reading the data writes its manifest again, which may be all that is missing or old. Where
     # training is forbidden, the data is read only if nothing else can tell.
     if why == "data not read yet" or (why and not forbidden()):
-        pool(run.data)
+        data.pool(run.data)
         why = stale(run)
-    if why:
+    if why or (runs.keeps_weights(run) and not weights_path(run).is_file()):
         train(run)
 
 
@@ -83,26 +116,24 @@ def record(run: str | RunConfig) -> dict:
 
 
 def history(run: str | RunConfig) -> dict[str, pd.DataFrame]:
-    """A finished run's metrics by split, a row an epoch; trains the run if need be."""
+    """A finished run's metrics by split, a row per evaluation; trains the run if need be."""
     run = runs.get(run)
     digests = record(run).get("metrics_sha256", {})
     return {
-        split: read_metrics(metrics_path(run, split), run.epochs, digests.get(split, "none"))
+        split: read_metrics(metrics_path(run, split), digests.get(split, "none"))
         for split in ("train", *run.held_out)
     }
 
 
-def read_metrics(path: Path, epochs: int | None = None, digest: str | None = None) -> pd.DataFrame:
+def read_metrics(path: Path, digest: str | None = None) -> pd.DataFrame:
     """Read one metrics file. Raises `DigitcnnError` if it is damaged.
 
-    Where they are known, the number of `epochs` and the SHA-256 `digest` have to agree.
+    Where the SHA-256 `digest` of the text is known, it has to agree.
     """
     try:
         text = files.noted(path).read_text("utf-8")
         table = pd.read_csv(io.StringIO(text), sep="\t")
-        rows = list(range(1, (epochs or len(table)) + 1))
-        whole = tuple(table.columns) == COLUMNS and rows and table["epoch"].tolist() == rows
-        if whole and digest in (None, _sha256(text)):
+        if tuple(table.columns) == COLUMNS and len(table) and digest in (None, _sha256(text)):
             table = table.astype({name: float for name in COLUMNS[1:]})
             # The loss of a run that diverged may be infinite or no number.
             if table.iloc[:, 2:].stack().between(0, 1).all():
@@ -126,9 +157,22 @@ def load_model(run: str | RunConfig) -> DigitCNN:
     if about.get("kind") != "weights":
         raise DigitcnnError(f"{files.shown(path)} holds no finished model: run `make train`.")
     known = runs.has_manifest(run.data)
-    current = runs.ingredients(run) if known else {"code": runs.code_digest()}
+    current = runs.ingredients(run) if known else {"code": files.fingerprint(runs.code(run))}
     if changed := differences(_stored(path, about, "ingredients"), current):
         raise DigitcnnError(f"{files.shown(path)} is stale ({changed}): run `make train`.")
+    if broken := [name for name, value in tensors.items() if not torch.isfinite(value).all()]:
+        raise DigitcnnError(
+            f"{files.shown(path)} holds weights that are not finite ({broken[0]}): delete it and "
+            "run `make train`."
+        )
+    if (
+        record_path(run).is_file()
+        and runs.read_record(run).get("weights_sha256") != (about["checksum"])
+    ):
+        raise DigitcnnError(
+            f"{files.shown(path)} holds other weights than the record of {run.id} names: delete it "
+            "and run `make train`."
+        )
     model = build_model(run)
     try:
         model.load_state_dict(tensors)
@@ -200,9 +244,9 @@ def _checksum(tensors: dict[str, Tensor]) -> str:
     return sha.hexdigest()
 
 
-def environment() -> dict[str, str]:
-    """Where a run was trained: device, processor features, library versions."""
-    device = pick_device()
+def environment(device: torch.device | None = None) -> dict[str, str]:
+    """Where a run is trained: device, processor features, arithmetic, library versions."""
+    device = device or pick_device()
     if device.type == "cuda":
         machine = torch.cuda.get_device_name()
     else:
@@ -213,6 +257,8 @@ def environment() -> dict[str, str]:
     return {
         "device": device.type,
         "machine": machine,
+        "training": "bfloat16" if native_bfloat16(device) else "float32",
+        "evaluation": "float32",
         "python": platform.python_version(),
         "torch": torch.__version__.split("+")[0],
         "numpy": np.__version__,
@@ -220,7 +266,7 @@ def environment() -> dict[str, str]:
 
 
 def train(run: str | RunConfig) -> None:
-    """Train a run to its end, from its last whole epoch if it was interrupted.
+    """Train a run to its end, from its last whole epoch if it was interrupted, and store it.
 
     Raises `Interrupted` on Ctrl-C, and `DigitcnnError` where training is not allowed or the data
     is missing. Each run is trained once: a second process waits, then finds it done.
@@ -233,10 +279,10 @@ def train(run: str | RunConfig) -> None:
             f"DIGITCNN_TRAIN is 'never': run `digitcnn train {run.id}` first."
         )
     with files.lock(run.id):
-        if not stale(run) and weights_path(run).is_file():
+        if not stale(run) and (weights_path(run).is_file() or not runs.keeps_weights(run)):
             return
         try:
-            _train_locked(run)
+            store(compute(run, say_epoch))
         except KeyboardInterrupt:
             raise Interrupted(
                 f"{run.id} was interrupted and is saved up to its last whole epoch: "
@@ -244,121 +290,224 @@ def train(run: str | RunConfig) -> None:
             ) from None
 
 
-def _train_locked(run: RunConfig) -> None:
-    threads = torch.get_num_threads()
-    # Deterministic mode fills new tensors, a debugging aid; no operation here reads them unwritten.
-    torch.utils.deterministic.fill_uninitialized_memory = False
-    train_samples = training_split(run)
-    held_out = {split: evaluation_split(run, split) for split in run.held_out}
-    training = Training(run, train_samples, held_out)
-    metrics = [metrics_path(run, split) for split in ("train", *run.held_out)]
-    for path in (checkpoint_path(run), weights_path(run), record_path(run), *metrics):
-        files.remove_leftovers(path)
-    rows, seconds = _resume(run, training)
+def say_epoch(run: RunConfig, training: Training, seconds: list[float]) -> None:
+    """A line on the terminal about the epoch that has just ended."""
+    recent = seconds[-5:]
+    left = (run.epochs - training.epoch) * sum(recent) / len(recent)
+    judged = "validation" if "validation" in training.rows else "train"
     files.say(
-        f"{run.id}: {len(train_samples):,} images, epochs {training.epoch + 1} to {run.epochs} "
-        f"on {training.device.type} with {threads} threads"
+        f"{run.id}: epoch {training.epoch}/{run.epochs}, "
+        f"loss {training.rows['train'][-1].loss:.4f}, "
+        f"{judged} accuracy {training.rows[judged][-1].accuracy:.2%}, {seconds[-1]:.1f} s, "
+        f"{datetime.timedelta(seconds=round(left))} left"
     )
-    while training.epoch < run.epochs:
-        began = time.perf_counter()
-        for split, row in training.run_epoch().items():
-            rows.setdefault(split, []).append(row)
-        seconds.append(time.perf_counter() - began)
-        _save_progress(run, training, rows, seconds)
-        recent = seconds[-5:]
-        left = (run.epochs - training.epoch) * sum(recent) / len(recent)
-        judged = "validation" if "validation" in rows else "train"
-        files.say(
-            f"{run.id}: epoch {training.epoch}/{run.epochs}, loss {rows['train'][-1].loss:.4f}, "
-            f"{judged} accuracy {rows[judged][-1].accuracy:.2%}, {seconds[-1]:.1f} s, "
-            f"{datetime.timedelta(seconds=round(left))} left"
-        )
-    _finish(run, training, rows, seconds, train_samples.indices)
 
 
-def _save_progress(
-    run: RunConfig, training: Training, rows: dict[str, list[Metrics]], seconds: list[float]
-) -> None:
-    """Checkpoint first, then the metrics files, which can be made again from it."""
-    write_tensors(
-        checkpoint_path(run),
-        training.state(),
-        {
-            "kind": "checkpoint",
-            "ingredients": json.dumps(runs.ingredients(run), sort_keys=True),
-            "rows": json.dumps({name: [vars(row) for row in kept] for name, kept in rows.items()}),
-            "seconds": json.dumps([round(value, 3) for value in seconds]),
-        },
-    )
-    for split, kept in rows.items():
-        files.write_whole(metrics_path(run, split), metrics_text(kept))
-
-
-def metrics_text(rows: list[Metrics]) -> str:
-    """The text of a metrics file: a header, then a row an epoch, six decimals."""
-    lines = ["\t".join(COLUMNS)]
-    for epoch, row in enumerate(rows, start=1):
-        values = (row.loss, row.accuracy, row.precision, row.recall)
-        lines.append("\t".join([str(epoch), *(f"{value:.6f}" for value in values)]))
-    return "\n".join(lines) + "\n"
-
-
-def _resume(run: RunConfig, training: Training) -> tuple[dict[str, list[Metrics]], list[float]]:
-    """Restore the last whole epoch if there is a current checkpoint; rows and seconds so far."""
-    path = checkpoint_path(run)
-    if not path.is_file():
-        return {}, []
-    state, about = read_tensors(path)
-    changed = differences(_stored(path, about, "ingredients"), runs.ingredients(run))
-    if changed:
-        files.say(f"{run.id}: the unfinished training is of another version ({changed}); restart.")
-        return {}, []
-    try:
-        training.restore(state)
-        kept, seconds = _stored(path, about, "rows"), _stored(path, about, "seconds")
-        rows = {split: [Metrics(**row) for row in table] for split, table in kept.items()}
-    except (KeyError, RuntimeError, TypeError, ValueError, AttributeError) as error:
-        raise DigitcnnError(
-            f"{files.shown(path)} is of another architecture: delete it to train from the start."
-        ) from error
-    for split, table in rows.items():  # a kill may have left them one epoch behind
-        files.write_whole(metrics_path(run, split), metrics_text(table))
-    return rows, seconds
-
-
-def _finish(
+def compute(
     run: RunConfig,
-    training: Training,
-    rows: dict[str, list[Metrics]],
-    seconds: list[float],
-    indices: np.ndarray,
-) -> None:
-    """Write weights and record, then drop the checkpoint; each step can be repeated."""
-    ingredients = runs.ingredients(run)
-    about = {
+    after_epoch: Callable[[RunConfig, Training, list[float]], None] = lambda *about: None,
+) -> Outcome:
+    """Train a run to its end and ask it what is kept of it; stores nothing but its checkpoint.
+
+    The record holds the key of the code that was imported, taken before the first step.
+    """
+    source = data.pool(run.data)
+    ingredients, key, code = runs.ingredients(run), runs.key(run), runs.code(run)
+    files.remove_leftovers(checkpoint_path(run))
+    state, seconds = _saved_progress(run, ingredients)
+    began = time.perf_counter()
+
+    def save(training: Training) -> None:
+        nonlocal began
+        seconds.append(time.perf_counter() - began)
+        about = {"kind": "checkpoint", "run": run.id, "epoch": str(training.epoch)}
+        about["ingredients"] = json.dumps(ingredients, sort_keys=True)
+        about["seconds"] = json.dumps([round(value, 3) for value in seconds])
+        write_tensors(checkpoint_path(run), state_of(training), about)
+        after_epoch(run, training, seconds)
+        began = time.perf_counter()
+
+    def resume(training: Training) -> None:
+        if state:
+            try:
+                restore(training, state)
+            except (KeyError, RuntimeError, ValueError, TypeError) as error:
+                raise DigitcnnError(
+                    f"{files.shown(checkpoint_path(run))} is of another architecture: delete it to "
+                    "train from the start."
+                ) from error
+
+    training = learn(run, source, pick_device(), before=resume, after_epoch=save)
+    model = training.averaged.module
+    answers = {} if training.diverged else _answers(run, model)
+    weights = kept_weights(model)
+    record = {
         "run": run.id,
-        "key": runs.key(run),
+        "key": key,
         "ingredients": ingredients,
-        "configuration": vars(run),
-        "environment": environment(),
+        "code": code,
+        "configuration": json.loads(json.dumps(vars(run))),
+        "copy": source.copy,
+        "environment": environment(training.device),
         "seconds": round(sum(seconds), 1),
         "seconds_per_epoch": round(float(np.median(seconds)), 2),
         "finished": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "images": len(indices),
-        "steps": training.steps_per_epoch * run.epochs,
+        "images": len(training.indices),
+        "steps": training.steps,
         "parameters": sum(p.numel() for p in training.model.parameters()),
+        "diverged": training.epoch if training.diverged else None,
+        "weights_sha256": _checksum(weights),
+        "answers_sha256": _digest_of(answers),
     }
-    about["metrics_sha256"] = {name: _sha256(metrics_text(kept)) for name, kept in rows.items()}
-    weights = training.averaged.module.state_dict()
-    if run.class_counts:
-        if any(count is not None for _, count in run.class_counts):
-            about["indices"] = indices.tolist()  # else there was no draw
-        # There are many of these, so kernels and matrices are kept with 16 bits.
-        weights = {
-            name: value.half() if name.endswith("weight") and value.ndim > 1 else value
-            for name, value in weights.items()
-        }
-    metadata = {k: v if isinstance(v, str) else json.dumps(v) for k, v in about.items()}
-    write_tensors(weights_path(run), weights, metadata | {"kind": "weights"})
-    files.write_json(record_path(run), runs.sealed(about))
+    metrics = {split: metrics_text(rows) for split, rows in training.rows.items()}
+    record["metrics_sha256"] = {split: _sha256(text) for split, text in metrics.items()}
+    keeps = runs.keeps_weights(run) and not training.diverged
+    arrays = {name: value.numpy() for name, value in weights.items()} if keeps else {}
+    return Outcome(run, record, metrics, answers, arrays)
+
+
+def state_of(training: Training) -> dict[str, Tensor]:
+    """Everything that changes in training, as named tensors: enough to go on bit for bit."""
+    state = {f"model.{k}": v for k, v in training.model.state_dict().items()}
+    state |= {f"averaged.{k}": v for k, v in training.averaged.state_dict().items()}
+    for index, slots in training.optimizer.state_dict()["state"].items():
+        for name, value in slots.items():
+            state[f"optimizer.{index}.{name}"] = torch.as_tensor(value)
+    state["generator.cpu"] = torch.get_rng_state()
+    if training.device.type == "cuda":
+        state["generator.cuda"] = torch.cuda.get_rng_state()
+    elif training.device.type == "mps":
+        state["generator.mps"] = torch.mps.get_rng_state()
+    state["epoch"], state["pending"] = torch.tensor(training.epoch), training.pending
+    for split, rows in training.rows.items():
+        table = [dataclasses.astuple(row) for row in rows]
+        state[f"rows.{split}"] = torch.tensor(table, dtype=torch.float64)
+    return state
+
+
+def restore(training: Training, state: dict[str, Tensor]) -> None:
+    """Go back to a state as `state_of` gave it.
+
+    Raises KeyError, RuntimeError, ValueError or TypeError if it is of another network.
+    """
+
+    def below(prefix: str) -> dict[str, Tensor]:
+        return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+
+    slots: dict[int, dict[str, Tensor]] = {}
+    for key, value in below("optimizer.").items():
+        index, name = key.split(".", 1)
+        slots.setdefault(int(index), {})[name] = value
+    training.model.load_state_dict(below("model."))
+    training.averaged.load_state_dict(below("averaged."))
+    training.optimizer.load_state_dict({**training.optimizer.state_dict(), "state": slots})
+    torch.set_rng_state(state["generator.cpu"].cpu())
+    if training.device.type == "cuda":
+        torch.cuda.set_rng_state(state["generator.cuda"].cpu())
+    elif training.device.type == "mps":
+        torch.mps.set_rng_state(state["generator.mps"].cpu())
+    training.epoch = int(state["epoch"])
+    training.pending = state["pending"].to(training.device)
+    training.rows = {
+        split: [Metrics(int(epoch), *values) for epoch, *values in table.tolist()]
+        for split, table in below("rows.").items()
+    }
+    training.diverged = not math.isfinite(training.rows["train"][-1].loss)
+
+
+def kept_weights(model: DigitCNN) -> dict[str, Tensor]:
+    """A network's state as it is kept: kernels and matrices float16, all else float32."""
+    matrices = {name for name, value in model.named_parameters() if value.ndim > 1}
+    return {
+        name: (value.half() if name in matrices else value).detach().cpu().contiguous()
+        for name, value in model.state_dict().items()
+    }
+
+
+def _answers(run: RunConfig, model: DigitCNN) -> dict[str, np.ndarray]:
+    """What a finished network says of the splits that `runs.kept_answers` names."""
+    found, form = {}, runs.kept_form(run)
+    for name, split in runs.kept_answers(run):
+        samples = data.load(name, split, run.split)
+        if run.class_counts:
+            samples = data.class_subset(samples, {c: None for c, _ in run.class_counts}, run.seed)
+        logits = predict_logits(model, samples.images).cpu()
+        found[f"{name}-{split}-answer"] = logits.argmax(1).numpy().astype("u1")
+        if form == "logits":
+            found[f"{name}-{split}-logits"] = logits.numpy().astype("f2")
+        if form == "margin":
+            one, two = runs.PAIR
+            found[f"{name}-{split}-margin"] = (logits[:, one] - logits[:, two]).numpy().astype("f2")
+    return found
+
+
+def _digest_of(arrays: dict[str, np.ndarray]) -> str:
+    """SHA-256 of named arrays."""
+    return _checksum({name: torch.from_numpy(value) for name, value in arrays.items()})
+
+
+def store(outcome: Outcome) -> None:
+    """Write a finished run, its record last, then drop its checkpoint; can be repeated."""
+    run, record = outcome.run, outcome.record
+    paths = [weights_path(run), record_path(run), answers_path(run)]
+    paths += [metrics_path(run, split) for split in outcome.metrics]
+    for path in paths:
+        files.remove_leftovers(path)
+    for split, text in outcome.metrics.items():
+        files.write_whole(metrics_path(run, split), text)
+    buffer = io.BytesIO()
+    about = {name: np.array(record[name]) for name in ("key", "copy", "weights_sha256")}
+    np.savez_compressed(buffer, **about, **outcome.answers)
+    files.write_whole(answers_path(run), buffer.getvalue())
+    if outcome.weights:
+        metadata = {k: v if isinstance(v, str) else json.dumps(v) for k, v in record.items()}
+        tensors = {name: torch.from_numpy(value) for name, value in outcome.weights.items()}
+        write_tensors(weights_path(run), tensors, metadata | {"kind": "weights"})
+    files.write_json(record_path(run), runs.sealed(record))
     checkpoint_path(run).unlink(missing_ok=True)
+
+
+def answers(run: str | RunConfig) -> dict[str, np.ndarray]:
+    """The kept answers of a finished run, by ``<data set>-<split>-<what>``; trains if need be.
+
+    Raises `DigitcnnError` if the file is damaged or of other weights than the record names.
+    """
+    run = runs.get(run)
+    about, path = record(run), answers_path(run)
+    try:
+        with np.load(io.BytesIO(files.noted(path).read_bytes()), allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        said = {name: str(arrays.pop(name)) for name in ("key", "copy", "weights_sha256")}
+        whole = said["weights_sha256"] == about["weights_sha256"]
+        whole = whole and _digest_of(arrays) == about["answers_sha256"]
+    except Exception:  # zipfile and NumPy raise a dozen kinds on damaged bytes
+        whole = False
+    if not whole:
+        raise DigitcnnError(
+            f"{files.shown(path)} is damaged or of another training: delete it and run "
+            f"`digitcnn train {run.id}`."
+        )
+    return arrays
+
+
+def metrics_text(rows: list[Metrics]) -> str:
+    """The text of a metrics file: a header, then a row per evaluation, six decimals."""
+    lines = ["\t".join(COLUMNS)]
+    for row in rows:
+        values = (row.loss, row.accuracy, row.precision, row.recall)
+        lines.append("\t".join([str(row.epoch), *(f"{value:.6f}" for value in values)]))
+    return "\n".join(lines) + "\n"
+
+
+def _saved_progress(
+    run: RunConfig, ingredients: dict
+) -> tuple[dict[str, Tensor] | None, list[float]]:
+    """The last whole epoch's state and the seconds so far, if there is a current checkpoint."""
+    path = checkpoint_path(run)
+    if not path.is_file():
+        return None, []
+    state, about = read_tensors(path)
+    if changed := differences(_stored(path, about, "ingredients"), ingredients):
+        files.say(f"{run.id}: the unfinished training is of another version ({changed}); restart.")
+        return None, []
+    return state, list(_stored(path, about, "seconds"))

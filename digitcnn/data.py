@@ -1,7 +1,8 @@
-"""Data: pooled, split 70/10/20 with stratification, and subsets of the training split.
+"""Data: one pool a data set, divided into training, validation and test, and parts of these.
 
-The official train and test sets are pooled before the split, so figures of this report are not
-directly comparable with published ones. Part of every run's key.
+The division of the report, ``pooled``, splits the official train and test sets together 70/10/20,
+stratified, so figures on it are not directly comparable with published ones; those on the division
+``official`` are. Which images a run learns from and is judged on is part of its key.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ import torch
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
-from . import files, sources
+from . import files, runs, sources
+from .sources import Source
 
 SEED = 42
-SPLITS = {"train": 0.7, "validation": 0.1, "test": 0.2}
+SPLITS = ("train", "validation", "test")
+POOLED_SHARES = (0.7, 0.1, 0.2)
+OFFICIAL_VALIDATION = 0.1  # of the official training images
 
 
 @dataclass(frozen=True)
@@ -46,86 +50,158 @@ def seed_everything(seed: int = SEED) -> None:
     torch.manual_seed(seed)
 
 
-def split_indices(labels: np.ndarray, seed: int = SEED) -> dict[str, np.ndarray]:
-    """Sorted pool indices of each split: 70 % train, 10 % validation, 20 % test, stratified."""
+def pooled_division(labels: np.ndarray, official_test: np.ndarray) -> list[np.ndarray]:
+    """Train 70 %, validation 10 %, test 20 % of all images, stratified; where they come from is
+    ignored."""
+    train, validation, test = POOLED_SHARES
     everything = np.arange(len(labels))
-    train, rest = train_test_split(
-        everything, train_size=SPLITS["train"], random_state=seed, stratify=labels
+    learned, rest = train_test_split(
+        everything, train_size=train, random_state=SEED, stratify=labels
     )
-    share = SPLITS["validation"] / (SPLITS["validation"] + SPLITS["test"])
-    validation, test = train_test_split(
-        rest, train_size=share, random_state=seed, stratify=labels[rest]
+    share = validation / (validation + test)
+    return [
+        learned,
+        *train_test_split(rest, train_size=share, random_state=SEED, stratify=labels[rest]),
+    ]
+
+
+def official_division(labels: np.ndarray, official_test: np.ndarray) -> list[np.ndarray]:
+    """The official test set, and a stratified tenth of the official training set for validation."""
+    given = np.flatnonzero(~official_test)
+    learned, validation = train_test_split(
+        given, test_size=OFFICIAL_VALIDATION, random_state=SEED, stratify=labels[given]
     )
-    return {"train": np.sort(train), "validation": np.sort(validation), "test": np.sort(test)}
+    return [learned, validation, np.flatnonzero(official_test)]
 
 
-@functools.lru_cache(maxsize=4)
-def _pool(name: str, profile: str, root: str) -> tuple[sources.Source, dict[str, np.ndarray]]:
-    source = sources.read(name)
-    indices = split_indices(source.labels)
-    _record_manifest(name, source, indices)
-    return source, indices
+DIVISIONS = {"pooled": pooled_division, "official": official_division}
 
 
-def pool(name: str) -> tuple[sources.Source, dict[str, np.ndarray]]:
-    """The pooled data set and the indices of its splits; read once per process."""
-    return _pool(sources.checked(name), files.profile(), str(files.data_root()))
+def divide(source: Source, division: str) -> dict[str, np.ndarray]:
+    """Sorted pool indices of each of `SPLITS`."""
+    parts = DIVISIONS[division](source.labels, source.official_test)
+    return {name: np.sort(part) for name, part in zip(SPLITS, parts, strict=True)}
 
 
-def load(name: str, split: str) -> Split:
-    """One split of a data set. Raises `DigitcnnError` if the data is missing or damaged."""
-    if split not in SPLITS:
-        raise files.DigitcnnError(
-            f"There is no split {split!r}: choose one of {', '.join(SPLITS)}."
-        )
-    source, indices = pool(name)
-    chosen = indices[split]
+def select(source: Source, indices: np.ndarray) -> Split:
+    """The samples at `indices` of the pool."""
     return Split(
-        torch.from_numpy(source.images[chosen]), torch.from_numpy(source.labels[chosen]), chosen
+        torch.from_numpy(source.images[indices]), torch.from_numpy(source.labels[indices]), indices
     )
 
 
-def _record_manifest(name: str, source: sources.Source, indices: dict[str, np.ndarray]) -> None:
-    """Write ``cache/data/<name>.json``, from which keys are made where the data is absent."""
-    manifest = {
-        "name": name,
-        "copy": source.copy,
-        "file_md5": source.file_md5,
-        "images": len(source.labels),
-        "official_test": int(source.official_test.sum()),
-        "digest": source.digest(),
-        "split": {
-            split: {
-                "images": len(chosen),
-                "indices_sha256": hashlib.sha256(chosen.astype("<i8").tobytes()).hexdigest(),
-                "class_counts": np.bincount(source.labels[chosen], minlength=10).tolist(),
-            }
-            for split, chosen in indices.items()
-        },
-    }
-    path = files.cache_path("data", f"{name}.json")
-    if not path.is_file() or files.read_json(path) != manifest:
-        files.write_json(path, manifest)
+def stratified_subset(split: Split, size: int) -> Split:
+    """`size` samples of a split with its class shares kept, in pool order, whatever the run's seed.
 
-
-def stratified_subset(split: Split, size: int, seed: int = SEED) -> Split:
-    """`size` samples of a split with its class shares kept, in pool order."""
+    So runs that differ in the seed differ in nothing but what is random in training.
+    """
     if size >= len(split):
         return split
     chosen, _ = train_test_split(
-        np.arange(len(split)), train_size=size, random_state=seed, stratify=split.labels.numpy()
+        np.arange(len(split)), train_size=size, random_state=SEED, stratify=split.labels.numpy()
     )
     return split.take(np.sort(chosen))
 
 
 def class_subset(split: Split, counts: dict[int, int | None], seed: int) -> Split:
-    """`counts[c]` random samples of each class c (None: all of them), in pool order."""
-    generator = np.random.default_rng(seed)
+    """`counts[c]` random samples of each class c (None: all of them), in pool order.
+
+    They are the first of one permutation per seed and class, so that of two subsets with the same
+    seed the larger holds the smaller, whatever the other classes.
+    """
     labels = split.labels.numpy()
     chosen = []
     for digit, count in sorted(counts.items()):
         members = np.flatnonzero(labels == digit)
-        if count is not None:
-            members = generator.choice(members, size=min(count, len(members)), replace=False)
-        chosen.append(members)
+        chosen.append(np.random.default_rng([seed, digit]).permutation(members)[:count])
     return split.take(np.sort(np.concatenate(chosen)))
+
+
+def training_part(config: runs.RunConfig, source: Source) -> Split:
+    """The samples that a run learns from: the whole training split or the configured part."""
+    split = select(source, divide(source, config.split)["train"])
+    if config.class_counts:
+        return class_subset(split, dict(config.class_counts), config.seed)
+    return stratified_subset(split, config.train_size) if config.train_size else split
+
+
+def held_out_part(config: runs.RunConfig, source: Source, name: str) -> Split:
+    """A held-out split, restricted to the classes that the run learns."""
+    split = select(source, divide(source, config.split)[name])
+    if config.class_counts:
+        return class_subset(split, {digit: None for digit, _ in config.class_counts}, config.seed)
+    return split
+
+
+# What is read once per process, and told to the rest of the project
+
+
+@functools.lru_cache(maxsize=4)
+def _pool(name: str, profile: str, root: str) -> Source:
+    source = sources.read(name)
+    _record_manifest(name, source)
+    return source
+
+
+def pool(name: str) -> Source:
+    """The pooled data set; read once per process."""
+    return _pool(sources.checked(name), files.profile(), str(files.data_root()))
+
+
+@functools.lru_cache(maxsize=8)
+def _indices(name: str, division: str, profile: str, root: str) -> dict[str, np.ndarray]:
+    return divide(pool(name), division)
+
+
+def split_indices(name: str, division: str = "pooled") -> dict[str, np.ndarray]:
+    """Sorted pool indices of each split of a data set."""
+    if division not in DIVISIONS:
+        raise files.DigitcnnError(
+            f"There is no division {division!r}: choose one of {', '.join(DIVISIONS)}."
+        )
+    return _indices(sources.checked(name), division, files.profile(), str(files.data_root()))
+
+
+def load(name: str, split: str, division: str = "pooled") -> Split:
+    """One split of a data set. Raises `DigitcnnError` if the data is missing or damaged."""
+    if split not in SPLITS:
+        raise files.DigitcnnError(
+            f"There is no split {split!r}: choose one of {', '.join(SPLITS)}."
+        )
+    return select(pool(name), split_indices(name, division)[split])
+
+
+def _record_manifest(name: str, source: Source) -> None:
+    """Write ``cache/data/<name>.json``, from which keys are made where the data is absent.
+
+    The manifest of a data set that is known already stays as it is, whichever copy was read: what
+    it says of the copy is which one the stored results were made from.
+    """
+    if runs.has_manifest(name):
+        try:
+            if runs.manifest(name)["digest"] == source.identity:
+                return
+        except files.DigitcnnError:
+            pass  # damaged, a conflict of git for one: written anew
+    files.write_json(
+        files.cache_path("data", f"{name}.json"),
+        {
+            "name": name,
+            "copy": source.copy,
+            "file_md5": source.file_md5,
+            "images": len(source.labels),
+            "official_test": int(source.official_test.sum()),
+            "digest": source.identity,
+            "divisions": {
+                division: {
+                    split: {
+                        "images": len(part),
+                        "indices_sha256": hashlib.sha256(part.astype("<i8").tobytes()).hexdigest(),
+                        "class_counts": np.bincount(source.labels[part], minlength=10).tolist(),
+                    }
+                    for split, part in divide(source, division).items()
+                }
+                for division in DIVISIONS
+            },
+        },
+    )

@@ -78,6 +78,11 @@ def cache_path(*parts: str) -> Path:
     return results_root().joinpath("cache", *parts)
 
 
+def checkpoints_root() -> Path:
+    """Where unfinished training lies: ``DIGITCNN_CHECKPOINTS``, else below ``cache/``."""
+    return _folder_from_environment("DIGITCNN_CHECKPOINTS", cache_path("checkpoints"))
+
+
 def model_path(file_name: str) -> Path:
     """A path in the active profile's ``models/``."""
     return results_root() / "models" / file_name
@@ -142,18 +147,18 @@ def write_json(path: Path, value: object) -> None:
     write_whole(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
 
 
-def read_json(path: Path) -> dict:
-    """Read a JSON object. Raises `DigitcnnError` if it is missing or damaged."""
+def read_json(path: Path, remedy: str = "run `make train` to make it") -> dict:
+    """Read a JSON object. Raises `DigitcnnError`, with the remedy, if it is missing or damaged."""
     try:
         value = json.loads(noted(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DigitcnnError(f"{shown(path)} is missing: run `make train` to make it.") from None
+        raise DigitcnnError(f"{shown(path)} is missing: {remedy}.") from None
     except (OSError, ValueError, RecursionError) as error:
         raise DigitcnnError(
-            f"{shown(path)} cannot be read ({_first_line(error)}): delete it and run `make train`."
+            f"{shown(path)} cannot be read ({_first_line(error)}): delete it, then {remedy}."
         ) from error
     if not isinstance(value, dict):
-        raise DigitcnnError(f"{shown(path)} is damaged: delete it and run `make train`.")
+        raise DigitcnnError(f"{shown(path)} is damaged: delete it, then {remedy}.")
     return value
 
 

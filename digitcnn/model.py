@@ -9,6 +9,7 @@ activation touch a quarter of the values.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -38,35 +39,57 @@ class ConvBlock(nn.Sequential):
 
 
 class Residual(nn.Module):
-    """Two convolution blocks with an identity shortcut around them; shape is kept."""
+    """Two convolution blocks, with an identity shortcut around them or without; shape is kept."""
 
-    def __init__(self, channels: int, activation: str, batch_norm: bool):
+    def __init__(self, channels: int, activation: str, batch_norm: bool, shortcut: bool = True):
         super().__init__()
         self.first = ConvBlock(channels, channels, activation, batch_norm)
         self.second = ConvBlock(channels, channels, activation, batch_norm)
+        self.shortcut = shortcut
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.second(self.first(x))
+        transformed = self.second(self.first(x))
+        return x + transformed if self.shortcut else transformed
+
+
+class MapSize(nn.Module):
+    """Averages or repeats the cells of a map (N, C, h, h) so that it becomes (N, C, side, side).
+
+    A map that has that size already, as that of a 32 x 32 image has at side 4, passes unchanged.
+    """
+
+    def __init__(self, side: int):
+        super().__init__()
+        self.side = side
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.shape[-1] == self.side else F.adaptive_avg_pool2d(x, self.side)
 
 
 class DigitCNN(nn.Module):
-    """Classifier of 3 x 32 x 32 digit images.
+    """Classifier of digit images, 3 x 32 x 32 or, while it learns at lower resolution, smaller.
 
     Args:
         activation: a key of `ACTIVATIONS`.
         batch_norm: whether convolutions and the feature layer are batch-normalised.
+        shortcuts: whether identity shortcuts lead around the two pairs of convolutions.
+        map_side: side of the map that the feature layer reads, flattened: 4, which is the last
+            map of a 32 x 32 image as it is; 1 is global average pooling.
         dropout: probability of dropping a feature before the output layer, in [0, 1).
         width: factor on every number of channels; 1 gives 16, 48, 96 and 128.
         mean, std: per-channel statistics of the training images in [0, 1], kept in the model as
             buffers, so that a saved model needs nothing else to classify a picture.
 
-    Input is (N, 3, 32, 32) in [0, 1]. At `width` 1 the network has about 0.63 million parameters.
+    Input is (N, 3, S, S) in [0, 1], S a multiple of 8. At `width` 1 the network has about 0.63
+    million parameters.
     """
 
     def __init__(
         self,
         activation: str = "relu",
         batch_norm: bool = True,
+        shortcuts: bool = True,
+        map_side: int = 4,
         dropout: float = 0.0,
         width: float = 1.0,
         mean: tuple[float, ...] = (0.5, 0.5, 0.5),
@@ -80,12 +103,16 @@ class DigitCNN(nn.Module):
         self.convolutions = nn.Sequential(
             ConvBlock(3, a, **block),
             ConvBlock(a, b, pool=True, **block),
-            Residual(b, **block),
+            Residual(b, shortcut=shortcuts, **block),
             ConvBlock(b, c, pool=True, **block),
-            Residual(c, **block),
+            Residual(c, shortcut=shortcuts, **block),
             ConvBlock(c, d, pool=True, **block),
         )
-        feature_layer = [nn.Flatten(), nn.Linear(d * 4 * 4, FEATURES, bias=not batch_norm)]
+        feature_layer = [
+            MapSize(map_side),
+            nn.Flatten(),
+            nn.Linear(d * map_side * map_side, FEATURES, bias=not batch_norm),
+        ]
         if batch_norm:
             feature_layer.append(nn.BatchNorm1d(FEATURES))
         self.feature_layer = nn.Sequential(*feature_layer, ACTIVATIONS[activation]())

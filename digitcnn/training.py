@@ -1,13 +1,16 @@
 """Training: augmentation, optimiser, schedule, one epoch, evaluation. Knows no files.
 
-`Training` holds everything that changes while a network learns, as plain tensors and numbers, so
-that `digitcnn.checkpoints` can store it after each epoch and go on from it bit for bit. Part of
-every run's key.
+`learn` is the whole of it: a configuration and a data set's images in, weights and metrics out.
+What it reaches, and nothing else, is part of every run's key (`digitcnn.runs.ROOTS`). `Training`
+holds everything that changes while a network learns, so that `digitcnn.checkpoints` can store it
+after each epoch and go on from it bit for bit.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -15,9 +18,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from .data import Split, class_subset, load, seed_everything, stratified_subset
+from .data import held_out_part, training_part
 from .model import CLASSES, DigitCNN
 from .runs import RunConfig
+from .sources import Source
+
+SIZE = 32  # of the images, and of those that a finished network reads
+# Batches of 100 are evaluated a quarter faster in float32 than batches of 1,000 (two cores, 1 MB
+# of cache each).
+EVALUATION_BATCH = 100
 
 OPTIMIZERS = {
     "sgd": lambda groups: torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True),
@@ -25,22 +34,258 @@ OPTIMIZERS = {
     "adamw": lambda groups: torch.optim.AdamW(groups, lr=0.0),
     "rmsprop": lambda groups: torch.optim.RMSprop(groups, lr=0.0),
 }
-WARM_UP = 0.2  # share of all steps in which the learning rate rises
-START_FACTOR, END_FACTOR = 0.1, 0.001  # of the peak learning rate
-EVALUATION_BATCH = 1000
+
+
+# Learning rate: a share of the peak at a step of so many, a function of these two alone, so that
+# there is nothing to store.
+
+
+def one_cycle(step: int, steps: int) -> float:
+    """Smith and Topin 2017, arXiv 1708.07120: rises from a tenth over the first fifth of the steps,
+    then falls to a thousandth, both along a cosine."""
+    rising = max(1, round(0.2 * steps))
+    if step < rising:
+        start, end, share = 0.1, 1.0, step / rising
+    else:
+        start, end, share = 1.0, 0.001, (step - rising) / max(1, steps - rising)
+    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
+
+
+def cosine(step: int, steps: int) -> float:
+    """Falls from the peak to a thousandth along a cosine, without a rise."""
+    return 0.001 + 0.999 * (1 + math.cos(math.pi * step / steps)) / 2
+
+
+def step_decay(step: int, steps: int) -> float:
+    """A tenth after half of the steps, a hundredth after three quarters."""
+    return 0.1 ** ((step >= 0.5 * steps) + (step >= 0.75 * steps))
+
+
+def constant(step: int, steps: int) -> float:
+    """The peak throughout."""
+    return 1.0
+
+
+SCHEDULES = {
+    "one-cycle": one_cycle,
+    "cosine": cosine,
+    "step": step_decay,
+    "constant": constant,
+}
+
+
+# Augmentation: each function returns randomly changed copies of a batch (N, 3, S, S) in [0, 1].
+# Every image draws its own parameters, all of them from torch's CPU generator.
+
+
+def _uniform(images: Tensor, *shape: int, limit: float = 1.0) -> Tensor:
+    """Uniform numbers in [-limit, limit] on the device of the images."""
+    return ((torch.rand(shape) * 2 - 1) * limit).to(images.device)
+
+
+def _smooth(images: Tensor, noise: Tensor) -> Tensor:
+    """A coarse grid of noise (N, C, g, g), interpolated to the images' size."""
+    return F.interpolate(noise, images.shape[-2:], mode="bicubic", align_corners=True)
+
+
+def _resampled(images: Tensor, grid: Tensor) -> Tensor:
+    """The images at the places of a grid (N, S, S, 2); the border goes on outside."""
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
+def affine(images: Tensor) -> Tensor:
+    """Shift up to 2 pixels of 32 in each direction, rotation up to 10 degrees, scale up to 12 %
+    (and 8 % more in height), shear up to 0.15; never flipped."""
+    count = len(images)
+    angle = _uniform(images, count, limit=math.pi / 18)
+    scale_x = 1 + _uniform(images, count, limit=0.12)
+    scale_y = scale_x * (1 + _uniform(images, count, limit=0.08))
+    shear = _uniform(images, count, limit=0.15)
+    shift = _uniform(images, 2, count, limit=4 / SIZE)
+    cosine, sine = angle.cos(), angle.sin()
+    matrix = torch.stack(
+        [cosine * scale_x, shear - sine * scale_y, shift[0]]
+        + [sine * scale_x, cosine * scale_y, shift[1]],
+        dim=1,
+    ).view(count, 2, 3)
+    return _resampled(images, F.affine_grid(matrix, list(images.shape), align_corners=False))
+
+
+def shift(images: Tensor) -> Tensor:
+    """Shift up to 2 pixels of 32 in each direction."""
+    matrix = torch.eye(2, 3, device=images.device).repeat(len(images), 1, 1)
+    matrix[:, :, 2] = _uniform(images, len(images), 2, limit=4 / SIZE)
+    return _resampled(images, F.affine_grid(matrix, list(images.shape), align_corners=False))
+
+
+def elastic(images: Tensor) -> Tensor:
+    """Smooth displacements up to 1.6 pixels of 32 (Simard et al. 2003, simplified: noise on a 5 x 5
+    grid, interpolated)."""
+    still = torch.eye(2, 3, device=images.device).repeat(len(images), 1, 1)
+    grid = F.affine_grid(still, list(images.shape), align_corners=False)
+    noise = _smooth(images, _uniform(images, len(images), 2, 5, 5, limit=3.2 / SIZE))
+    return _resampled(images, grid + noise.permute(0, 2, 3, 1))
+
+
+def colour(images: Tensor) -> Tensor:
+    """Contrast up to 30 %, brightness per channel up to 9 %, and in half of the images inverted
+    polarity (the operations that AutoAugment found for SVHN, arXiv 1805.09501)."""
+    count = len(images)
+    mean = images.mean((1, 2, 3), keepdim=True)
+    images = (images - mean) * (1 + _uniform(images, count, 1, 1, 1, limit=0.3)) + mean
+    images = images + _uniform(images, count, 3, 1, 1, limit=0.09)
+    return torch.where(_uniform(images, count, 1, 1, 1) < 0, 1 - images, images)
+
+
+def erase(images: Tensor) -> Tensor:
+    """An 8 x 8 square of grey anywhere (cutout, arXiv 1708.04552)."""
+    width = images.shape[-1]
+    centre = (_uniform(images, 2, len(images), 1) + 1) * width / 2
+    pixel = torch.arange(width, device=images.device) + 0.5
+    rows, columns = ((pixel - middle).abs() < 4 for middle in centre)
+    hole = (rows[:, :, None] & columns[:, None, :])[:, None]
+    return torch.where(hole, images.new_tensor(0.5), images)
+
+
+# The four properties of photographs that handwriting lacks, each on its own: controls of the
+# transfer from MNIST to SVHN. They take white ink on black ground.
+
+
+def ground(images: Tensor) -> Tensor:
+    """Grey ground that varies smoothly, up to half as bright as the ink, behind the ink."""
+    random = torch.rand((len(images), 1, 5, 5)).to(images.device)
+    behind = 0.5 * _smooth(images, random).clamp(0, 1)
+    return images + (1 - images) * behind
+
+
+def polarity(images: Tensor) -> Tensor:
+    """Half of the images inverted."""
+    return torch.where(_uniform(images, len(images), 1, 1, 1) < 0, 1 - images, images)
+
+
+def contrast(images: Tensor) -> Tensor:
+    """The range of grey values compressed to 15 to 100 % and put anywhere in [0, 1]."""
+    share = 0.15 + 0.85 * torch.rand((len(images), 1, 1, 1)).to(images.device)
+    lowest = torch.rand((len(images), 1, 1, 1)).to(images.device) * (1 - share)
+    return lowest + share * images
+
+
+def colours(images: Tensor) -> Tensor:
+    """Ink and ground in two random colours: each channel moves by up to 0.4, the mean over the three
+    stays, but for what leaves [0, 1] and is cut."""
+    ink, paper = (_uniform(images, len(images), 3, 1, 1, limit=0.4) for _ in range(2))
+    ink, paper = ink - ink.mean(1, keepdim=True), paper - paper.mean(1, keepdim=True)
+    return (images + images * ink + (1 - images) * paper).clamp(0, 1)
+
+
+AUGMENTATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "affine": affine,
+    "shift": shift,
+    "elastic": elastic,
+    "colour": colour,
+    "erase": erase,
+    "ground": ground,
+    "polarity": polarity,
+    "contrast": contrast,
+    "colours": colours,
+}
+
+
+def augment(images: Tensor, kinds: tuple[str, ...]) -> Tensor:
+    """A batch (N, 3, S, S) in [0, 1] changed by each of the named `AUGMENTATIONS` in turn."""
+    for kind in kinds:
+        images = AUGMENTATIONS[kind](images)
+    return images
+
+
+# Arithmetic
+
+
+def pick_device() -> torch.device:
+    """CUDA if there is one, else Apple's MPS, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def native_bfloat16(device: torch.device) -> bool:
+    """Whether the processor itself computes in bfloat16; emulated, as on a T4, it is slower."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """bfloat16 in training where it is native, else float32."""
+    kind = device.type if device.type in ("cuda", "cpu") else "cpu"
+    return torch.autocast(kind, dtype=torch.bfloat16, enabled=native_bfloat16(device))
+
+
+@contextlib.contextmanager
+def float32() -> Iterator[None]:
+    """Products and convolutions in float32 on every machine: TF32 off; without gradients."""
+    matrix, convolution = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matrix.allow_tf32, convolution.allow_tf32
+    matrix.allow_tf32 = convolution.allow_tf32 = False
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        matrix.allow_tf32, convolution.allow_tf32 = before
+
+
+@contextlib.contextmanager
+def reproducible(seed: int, device: torch.device) -> Iterator[None]:
+    """Seeded generators and deterministic operations; as before it afterwards."""
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        torch.utils.deterministic.fill_uninitialized_memory,
+        torch.backends.cudnn.benchmark,
+    )
+    try:
+        with torch.random.fork_rng(devices=[]):  # NumPy's global generator is not used
+            torch.manual_seed(seed)
+            torch.use_deterministic_algorithms(True, warn_only=device.type != "cpu")
+            # A debugging aid that costs time; no operation here reads new tensors unwritten.
+            torch.utils.deterministic.fill_uninitialized_memory = False
+            torch.backends.cudnn.benchmark = False
+            yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.utils.deterministic.fill_uninitialized_memory = before[2]
+        torch.backends.cudnn.benchmark = before[3]
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """uint8 images to float32 in [0, 1], in the memory order that convolutions like."""
+    return images.float().div_(255).contiguous(memory_format=torch.channels_last)
+
+
+def resized(images: Tensor, size: int) -> Tensor:
+    """A batch in [0, 1] reduced to `size` pixels, antialiased; as it is if it has that size."""
+    if images.shape[-1] == size:
+        return images
+    return F.interpolate(images, (size, size), mode="bilinear", antialias=True).contiguous(
+        memory_format=torch.channels_last
+    )
+
+
+# Metrics
 
 
 @dataclass(frozen=True)
 class Metrics:
     """One row of a metrics file; loss in nats, the others as fractions in [0, 1]."""
 
+    epoch: int
     loss: float
     accuracy: float
     precision: float
     recall: float
 
 
-def metrics_from_confusion(confusion: Tensor, loss_sum: float) -> Metrics:
+def metrics_from_confusion(confusion: Tensor, loss_sum: float, epoch: int = 0) -> Metrics:
     """Metrics of a confusion matrix (10, 10), rows true and columns predicted.
 
     Precision and recall are macro averages over the classes that occur among the true labels; a
@@ -51,6 +296,7 @@ def metrics_from_confusion(confusion: Tensor, loss_sum: float) -> Metrics:
     present = support > 0
     total = support.sum().clamp(min=1)
     return Metrics(
+        epoch=epoch,
         loss=loss_sum / total.item(),
         accuracy=(hits.sum() / total).item(),
         precision=(hits / predicted.clamp(min=1))[present].mean().item(),
@@ -58,147 +304,72 @@ def metrics_from_confusion(confusion: Tensor, loss_sum: float) -> Metrics:
     )
 
 
-def pick_device() -> torch.device:
-    """CUDA if there is one, else Apple's MPS, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+def _confusion(labels: Tensor, predicted: Tensor) -> Tensor:
+    return torch.bincount(labels * CLASSES + predicted, minlength=CLASSES * CLASSES)
 
 
-def autocast(device: torch.device) -> torch.autocast:
-    """bfloat16 where the processor computes it fast, else float32."""
-    fast = {
-        "cuda": torch.cuda.is_bf16_supported,
-        "cpu": torch.cpu._is_avx512_bf16_supported,  # elsewhere emulated, and slower
-    }
-    enabled = device.type in fast and bool(fast[device.type]())
-    kind = device.type if device.type in fast else "cpu"
-    return torch.autocast(kind, dtype=torch.bfloat16, enabled=enabled)
+def predict_logits(model: DigitCNN, images: Tensor, size: int = SIZE) -> Tensor:
+    """Logits float32 (N, 10) of uint8 images (N, 3, 32, 32) on the model's device.
 
-
-def to_unit(images: Tensor) -> Tensor:
-    """uint8 images to float32 in [0, 1], in the memory order that convolutions like."""
-    return images.float().div_(255).contiguous(memory_format=torch.channels_last)
-
-
-def augment(images: Tensor, kinds: tuple[str, ...]) -> Tensor:
-    """Randomly transformed copies of a batch (N, 3, 32, 32) in [0, 1]; never flipped.
-
-    Every image draws its own parameters, all of them from torch's CPU generator:
-
-    * ``shift``: up to 2 pixels in each direction;
-    * ``affine``: shift, rotation up to 10 degrees, scale up to 12 %, shear up to 0.15;
-    * ``elastic``: smooth displacements up to 1.6 pixels (Simard et al. 2003, simplified: noise on
-      a 5 x 5 grid, interpolated);
-    * ``colour``: contrast up to 30 %, brightness per channel up to 9 %, and in half of the images
-      inverted polarity (the operations that AutoAugment found for SVHN, arXiv 1805.09501);
-    * ``erase``: an 8 x 8 square of grey anywhere (cutout, arXiv 1708.04552).
+    Computed in float32 on every machine, at `size` pixels.
     """
-    count, _, height, width = images.shape
-
-    def uniform(*shape: int, limit: float = 1.0) -> Tensor:
-        return ((torch.rand(shape) * 2 - 1) * limit).to(images.device)
-
-    if {"shift", "affine", "elastic"} & set(kinds):
-        still = 0.0 if "affine" not in kinds else 1.0
-        angle = uniform(count, limit=still * math.pi / 18)
-        scale_x = 1 + uniform(count, limit=still * 0.12)
-        scale_y = scale_x * (1 + uniform(count, limit=still * 0.08))
-        shear = uniform(count, limit=still * 0.15)
-        limit = 4 / width if {"shift", "affine"} & set(kinds) else 0.0
-        shift = uniform(2, count, limit=limit)
-        cosine, sine = angle.cos(), angle.sin()
-        matrix = torch.stack(
-            [cosine * scale_x, shear - sine * scale_y, shift[0]]
-            + [sine * scale_x, cosine * scale_y, shift[1]],
-            dim=1,
-        ).view(count, 2, 3)
-        grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
-        if "elastic" in kinds:
-            noise = uniform(count, 2, 5, 5, limit=3.2 / width)
-            smooth = F.interpolate(noise, (height, width), mode="bicubic", align_corners=True)
-            grid = grid + smooth.permute(0, 2, 3, 1)
-        images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-    if "colour" in kinds:
-        mean = images.mean((1, 2, 3), keepdim=True)
-        images = (images - mean) * (1 + uniform(count, 1, 1, 1, limit=0.3)) + mean
-        images = images + uniform(count, 3, 1, 1, limit=0.09)
-        images = torch.where(uniform(count, 1, 1, 1) < 0, 1 - images, images)
-    if "erase" in kinds:
-        centre = (uniform(2, count, 1) + 1) * width / 2
-        pixel = torch.arange(width, device=images.device) + 0.5
-        rows, columns = ((pixel - middle).abs() < 4 for middle in centre)
-        hole = (rows[:, :, None] & columns[:, None, :])[:, None]
-        images = torch.where(hole, images.new_tensor(0.5), images)
-    return images
+    model.eval()
+    device = model.mean.device
+    with float32():
+        return torch.cat(
+            [
+                model(resized(to_unit(batch.to(device)), size)).float()
+                for batch in images.split(EVALUATION_BATCH)
+            ]
+        )
 
 
-def learning_rate(config: RunConfig, step: int, steps: int) -> float:
-    """One-cycle schedule (Smith and Topin 2017, arXiv 1708.07120) at `step` of `steps`.
-
-    Rises from a tenth of the peak over the first fifth, then falls to a thousandth, both along a
-    cosine. A function of the step alone, so that there is nothing to store.
-    """
-    rising = max(1, round(WARM_UP * steps))
-    if step < rising:
-        start, end, share = START_FACTOR, 1.0, step / rising
-    else:
-        start, end, share = 1.0, END_FACTOR, (step - rising) / max(1, steps - rising)
-    return config.learning_rate * (end + (start - end) * (1 + math.cos(math.pi * share)) / 2)
+def evaluate(
+    model: DigitCNN, images: Tensor, labels: Tensor, size: int = SIZE, epoch: int = 0
+) -> Metrics:
+    """Metrics of a model in evaluation mode on uint8 images (N, 3, 32, 32) and their labels."""
+    logits = predict_logits(model, images, size)
+    confusion = _confusion(labels, logits.argmax(1)).view(CLASSES, CLASSES)
+    loss_sum = F.cross_entropy(logits, labels, reduction="sum").item()
+    return metrics_from_confusion(confusion, loss_sum, epoch)
 
 
-def training_split(config: RunConfig) -> Split:
-    """The samples that a run learns from: the whole training split or the configured part."""
-    split = load(config.data, "train")
-    if config.class_counts:
-        return class_subset(split, dict(config.class_counts), config.seed)
-    return stratified_subset(split, config.train_size) if config.train_size else split
-
-
-def evaluation_split(config: RunConfig, name: str) -> Split:
-    """A held-out split, restricted to the classes that the run learns."""
-    split = load(config.data, name)
-    if config.class_counts:
-        return class_subset(split, {digit: None for digit, _ in config.class_counts}, config.seed)
-    return split
+# The loop
 
 
 class Training:
     """A network in training: weights, their average, optimiser, position and generators.
 
+    Start it within `reproducible`, as `learn` does.
+
     Args:
         config: the whole configuration of the run.
-        train: the samples to learn from, uint8.
-        held_out: splits to evaluate after each epoch, by name. Nothing here depends on them.
-        device: where to train; default `pick_device()`.
+        source: the pooled data set; the run's own part of it is learned from.
+        device: where to train.
 
     Attributes:
         averaged: exponential moving average of the weights, which is what is evaluated and kept.
-        epoch: number of whole epochs done.
+        epoch: number of whole epochs done (of ``steps``, where they are given, that many fiftieths
+            if there are fifty epochs).
+        rows: metrics by split, ``train`` being running ones of augmented images.
+        diverged: whether the last epoch's training loss is not finite, which ends the run.
     """
 
-    def __init__(
-        self,
-        config: RunConfig,
-        train: Split,
-        held_out: dict[str, Split],
-        device: torch.device | None = None,
-    ):
-        self.config, self.device = config, device or pick_device()
-        seed_everything(config.seed)
-        torch.use_deterministic_algorithms(True, warn_only=self.device.type != "cpu")
-        torch.backends.cudnn.benchmark = False
-        self.images, self.labels = train.images.to(self.device), train.labels.to(self.device)
-        self.held_out = {
-            name: (split.images.to(self.device), split.labels.to(self.device))
-            for name, split in held_out.items()
-        }
+    def __init__(self, config: RunConfig, source: Source, device: torch.device):
+        self.config, self.device = config, device
+        learned = training_part(config, source)
+        self.indices = learned.indices
+        self.images, self.labels = learned.images.to(self.device), learned.labels.to(self.device)
+        self.held_out = {}
+        for name in config.held_out:
+            part = held_out_part(config, source, name)
+            self.held_out[name] = part.images.to(self.device), part.labels.to(self.device)
         std, mean = torch.std_mean(self.images.float() / 255, dim=(0, 2, 3))
         self.model = build_model(config, mean.tolist(), std.tolist()).to(
             self.device, memory_format=torch.channels_last
         )
         self.averaged = AveragedModel(
-            self.model, multi_avg_fn=_moving_average(config.average), use_buffers=True
+            self.model, multi_avg_fn=_moving_average(config.ema_decay), use_buffers=True
         )
         matrices = [p for p in self.model.parameters() if p.ndim > 1]
         vectors = [p for p in self.model.parameters() if p.ndim <= 1]
@@ -215,29 +386,37 @@ class Training:
             weight=self.class_weight if config.class_weights else None,
             label_smoothing=config.label_smoothing,
         )
-        self.batch = min(config.batch_size, len(train))
-        self.steps_per_epoch = len(train) // self.batch
+        self.batch = min(config.batch_size, len(self.labels))
+        self.steps = config.steps or config.epochs * (len(self.labels) // self.batch)
         self.epoch = 0
+        self.pending = torch.empty(0, dtype=torch.long, device=self.device)
+        self.rows: dict[str, list[Metrics]] = {}
+        self.diverged = False
 
-    def run_epoch(self) -> dict[str, Metrics]:
-        """Train one epoch, then evaluate; metrics by split, ``train`` being the running ones.
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to train."""
+        return self.diverged or self.epoch == self.config.epochs
+
+    def run_epoch(self) -> None:
+        """Train one epoch, then evaluate where it is due; appends to `rows`.
 
         The loss reported is the plain cross-entropy for every split, so that they compare.
         """
         self.model.train()
-        order = self._order()
+        first, last = ((self.epoch + done) * self.steps // self.config.epochs for done in (0, 1))
+        order = self._next_samples((last - first) * self.batch)
         confusion = torch.zeros(CLASSES * CLASSES, dtype=torch.long, device=self.device)
         loss_sum = torch.zeros((), device=self.device)
-        steps = self.config.epochs * self.steps_per_epoch
-        for position in range(self.steps_per_epoch):
-            step = self.epoch * self.steps_per_epoch + position
+        for step, at in enumerate(order.split(self.batch), start=first):
+            size = stage(self.config.resolutions, step / self.steps)
+            rate = SCHEDULES[self.config.schedule](step, self.steps)
             for group in self.optimizer.param_groups:
-                group["lr"] = learning_rate(self.config, step, steps)
-            at = order[position * self.batch : (position + 1) * self.batch]
+                group["lr"] = self.config.learning_rate * rate
             labels = self.labels[at]
             images = augment(to_unit(self.images[at]), self.config.augmentation)
             with autocast(self.device):
-                logits = self.model(images)
+                logits = self.model(resized(images, size))
             logits = logits.float()
             self.criterion(logits, labels).backward()
             self.optimizer.step()
@@ -247,54 +426,53 @@ class Training:
                 loss_sum += F.cross_entropy(logits, labels, reduction="sum")
                 confusion += _confusion(labels, logits.argmax(1))
         self.epoch += 1
-        result = {
-            "train": metrics_from_confusion(confusion.view(CLASSES, CLASSES), loss_sum.item())
-        }
-        for name, (images, labels) in self.held_out.items():
-            result[name] = evaluate(self.averaged.module, images, labels)
-        return result
+        trained = metrics_from_confusion(
+            confusion.view(CLASSES, CLASSES), loss_sum.item(), self.epoch
+        )
+        self.rows.setdefault("train", []).append(trained)
+        self.diverged = not math.isfinite(trained.loss)
+        if self.finished:
+            self._round_weights()
+        if self.finished or self.config.evaluate_every_epoch:
+            for name, (images, labels) in self.held_out.items():
+                found = evaluate(self.averaged.module, images, labels, size, self.epoch)
+                self.rows.setdefault(name, []).append(found)
 
-    def _order(self) -> Tensor:
-        """The epoch's shuffled positions; with oversampling, classes drawn equally often."""
+    def _next_samples(self, count: int) -> Tensor:
+        """The positions of the next `count` samples.
+
+        Of a run in epochs, each epoch is the start of a new permutation. Of one in steps,
+        permutations are laid end to end, and what an epoch leaves is the next one's start.
+        """
+        parts = [self.pending] if self.config.steps else []
+        while sum(map(len, parts)) < count:
+            parts.append(self._permutation())
+        order = torch.cat(parts)
+        self.pending = order[count:] if self.config.steps else self.pending
+        return order[:count]
+
+    def _permutation(self) -> Tensor:
+        """Shuffled positions; with oversampling, as many drawn so that classes are as frequent."""
         if self.config.oversample:
             weights = self.class_weight[self.labels].cpu()
             return torch.multinomial(weights, len(weights), replacement=True).to(self.device)
         return torch.randperm(len(self.labels)).to(self.device)
 
-    def state(self) -> dict[str, Tensor]:
-        """Everything that changes, as named tensors: enough to go on bit for bit."""
-        state = {f"model.{k}": v for k, v in self.model.state_dict().items()}
-        state |= {f"averaged.{k}": v for k, v in self.averaged.state_dict().items()}
-        for index, slots in self.optimizer.state_dict()["state"].items():
-            for name, value in slots.items():
-                state[f"optimizer.{index}.{name}"] = torch.as_tensor(value)
-        state["generator.cpu"] = torch.get_rng_state()
-        if self.device.type == "cuda":
-            state["generator.cuda"] = torch.cuda.get_rng_state()
-        elif self.device.type == "mps":
-            state["generator.mps"] = torch.mps.get_rng_state()
-        state["epoch"] = torch.tensor(self.epoch)
-        return state
+    def _round_weights(self) -> None:
+        """Round kernels and matrices to float16, as they are kept, before they are judged."""
+        for parameter in self.averaged.module.parameters():
+            if parameter.ndim > 1:
+                parameter.data.copy_(parameter.data.half())
 
-    def restore(self, state: dict[str, Tensor]) -> None:
-        """Go back to a `state`. Raises KeyError or RuntimeError if it is of another network."""
 
-        def below(prefix: str) -> dict[str, Tensor]:
-            return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-
-        slots: dict[int, dict[str, Tensor]] = {}
-        for key, value in below("optimizer.").items():
-            index, name = key.split(".", 1)
-            slots.setdefault(int(index), {})[name] = value
-        self.model.load_state_dict(below("model."))
-        self.averaged.load_state_dict(below("averaged."))
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
-        torch.set_rng_state(state["generator.cpu"].cpu())
-        if self.device.type == "cuda":
-            torch.cuda.set_rng_state(state["generator.cuda"].cpu())
-        elif self.device.type == "mps":
-            torch.mps.set_rng_state(state["generator.mps"].cpu())
-        self.epoch = int(state["epoch"])
+def stage(resolutions: tuple[tuple[int, float], ...], share: float) -> int:
+    """The resolution in pixels after a `share` of the steps; stages are (pixels, share of all)."""
+    end = 0.0
+    for size, length in resolutions:
+        end += length
+        if share < end:
+            return size
+    return resolutions[-1][0]
 
 
 def build_model(
@@ -306,6 +484,8 @@ def build_model(
     return DigitCNN(
         activation=config.activation,
         batch_norm=config.batch_norm,
+        shortcuts=config.shortcuts,
+        map_side=config.map_side,
         dropout=config.dropout,
         width=config.width,
         mean=tuple(mean),
@@ -313,36 +493,11 @@ def build_model(
     )
 
 
-@torch.no_grad()
-def predict_logits(model: DigitCNN, images: Tensor) -> Tensor:
-    """Logits float32 (N, 10) of uint8 images (N, 3, 32, 32) on the model's device."""
-    model.eval()
-    device = model.mean.device
-    logits = []
-    for start in range(0, len(images), EVALUATION_BATCH):
-        with autocast(device):
-            batch = to_unit(images[start : start + EVALUATION_BATCH].to(device))
-            logits.append(model(batch).float())
-    return torch.cat(logits)
-
-
-def evaluate(model: DigitCNN, images: Tensor, labels: Tensor) -> Metrics:
-    """Metrics of a model in evaluation mode on uint8 images (N, 3, 32, 32) and their labels."""
-    logits = predict_logits(model, images)
-    confusion = _confusion(labels, logits.argmax(1)).view(CLASSES, CLASSES)
-    return metrics_from_confusion(
-        confusion, F.cross_entropy(logits, labels, reduction="sum").item()
-    )
-
-
-def _confusion(labels: Tensor, predicted: Tensor) -> Tensor:
-    return torch.bincount(labels * CLASSES + predicted, minlength=CLASSES * CLASSES)
-
-
 def _moving_average(decay: float):
     """Exponential moving average for `AveragedModel`, shorter while there is little to average.
 
-    Without the warm-up the random initial weights would stay in the average of a short run.
+    Without the warm-up the random initial weights would stay in the average of a short run. With a
+    `decay` of 0 the average is the network itself.
     """
 
     @torch.no_grad()
@@ -355,3 +510,28 @@ def _moving_average(decay: float):
                 old.copy_(new)
 
     return update
+
+
+def learn(
+    config: RunConfig,
+    source: Source,
+    device: torch.device,
+    before: Callable[[Training], None] = lambda training: None,
+    after_epoch: Callable[[Training], None] = lambda training: None,
+) -> Training:
+    """Train a run to its end.
+
+    Args:
+        config: the run's configuration.
+        source: the pooled data set that it names.
+        device: where to train, see `pick_device`.
+        before: called before the first epoch; it may bring the training to where it was left.
+        after_epoch: called after each epoch; it may store, show or raise, and changes nothing.
+    """
+    with reproducible(config.seed, device):
+        training = Training(config, source, device)
+        before(training)
+        while not training.finished:
+            training.run_epoch()
+            after_epoch(training)
+    return training
