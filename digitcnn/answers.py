@@ -135,27 +135,24 @@ class Answers:
 
 
 def test_images(name: str) -> data.Split:
-    """The test split, read without recording the copy it is from.
+    """The test split, read without recording the data set that it is from.
 
-    `data.load` would record another copy, and a demonstration must not make every run stale.
+    `data.load` would record another data set, and a demonstration must not make every run stale.
     """
     source = sources.read(name)
-    if runs.has_manifest(name) and source.digest() != runs.manifest(name)["digest"]:
+    if runs.has_manifest(name) and source.identity != runs.manifest(name)["digest"]:
         raise DigitcnnError(
-            f"{TITLES[name]} in {files.shown(files.data_root())} is another copy than the models "
-            "learned from: set DIGITCNN_DATA to that copy's folder, or run `make data train`."
+            f"{TITLES[name]} in {files.shown(files.data_root())} is another data set than the "
+            "models learned from: set DIGITCNN_DATA to that one's folder, or run `make data train`."
         )
-    chosen = data.split_indices(source.labels)["test"]
-    images = torch.from_numpy(source.images[chosen])
-    return data.Split(images, torch.from_numpy(source.labels[chosen]), chosen)
+    return data.select(source, data.divide(source, "pooled")["test"])
 
 
 def stored_predictions(model: str, name: str) -> predictions.Predictions:
-    """What `predictions.predict` has stored of a test split; nothing is computed."""
-    run = runs.get(model)
-    kept, parts = f"predictions/{run.id}-on-{name}-test", predictions.depends_on(run, name, "test")
-    found = predictions.cached_arrays(kept, parts, partial(refuse, kept))
-    return predictions.Predictions(found["logits"], found["labels"], found["indices"])
+    """What a model said of a test split when it was finished; nothing is computed or trained."""
+    if why := runs.stale(runs.get(model)):
+        refuse(f"the run {model} ({why})")
+    return predictions.predict(model, name, "test")
 
 
 def stored_map(model: str, name: str) -> dict:

@@ -76,13 +76,21 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--verify", action="store_true", help="only verify; never use the network")
 
     train = add(
-        train_command, "train", "train the runs that are missing or stale",
-        "digitcnn train", "digitcnn train svhn", "digitcnn train --all",
-        "DIGITCNN_PROFILE=quick digitcnn train mnist",
+        train_command, "train", "train the runs that are missing or stale, several at once",
+        "digitcnn train", "digitcnn train svhn", "digitcnn train --all", "digitcnn train imbalance",
+        "digitcnn train 'mnist-exp-*' --jobs 4", "DIGITCNN_PROFILE=quick digitcnn train mnist",
     )  # fmt: skip
-    train.add_argument("runs", metavar="RUN", nargs="*", help="default: mnist and svhn")
-    train.add_argument("--experiments", action="store_true", help="the experiments' short runs too")
+    train.add_argument(
+        "runs", metavar="RUN", nargs="*",
+        help=f"a run, a group ({', '.join(runs.GROUPS)}) or a pattern; default: mnist and svhn",
+    )  # fmt: skip
     train.add_argument("--all", action="store_true", help="every run that `digitcnn status` lists")
+    train.add_argument(
+        "--jobs", metavar="N", type=int, help="processes at once, one thread each (default: cores)"
+    )
+    train.add_argument(
+        "--checkpoints", metavar="DIR", help="keep unfinished training there instead of in cache/"
+    )
 
     state = add(
         lambda options: status.print_status(options.all), "status",
@@ -119,34 +127,50 @@ def data_command(options: argparse.Namespace) -> None:
         if not options.verify and files.profile() == "full" and sources.missing(name):
             files.say(f"{name}: downloading to {files.shown(files.data_root())} …")
             sources.read(name, download=True)
-        source, indices = data.pool(name)
+        source, indices = data.pool(name), data.split_indices(name)
         sizes = ", ".join(f"{split} {len(chosen):,}" for split, chosen in indices.items())
         print(f"{name}: {source.copy}; {len(source.labels):,} images ({sizes})")
 
 
-def train_command(options: argparse.Namespace) -> None:
-    """Train what is missing or stale, after saying how long it will take."""
-    if options.runs:
-        chosen = [runs.get(name) for name in dict.fromkeys(options.runs)]
-        if options.all or options.experiments:
-            raise DigitcnnError("Name runs, or give --all or --experiments, but not both.")
-    else:
-        chosen = list(runs.registry().values())
-        if not (options.all or options.experiments):
-            chosen = [run for run in chosen if is_main(run)]
-    waiting = [(run, why) for run in chosen if (why := reason(run))]
+def train_command(options: argparse.Namespace) -> int:
+    """Train what is missing or stale, after saying how long it will take; 1 if a run failed."""
+    from . import checkpoints, grid  # import torch
+
+    if options.jobs is not None and options.jobs < 1:
+        raise DigitcnnError("--jobs must be at least 1: omit it for one process per core.")
+    if options.checkpoints:
+        os.environ["DIGITCNN_CHECKPOINTS"] = options.checkpoints
+    chosen = grid.chosen(options.runs or ([] if options.all else list(runs.MAIN)), options.all)
+    for name in dict.fromkeys(run.data for run in chosen):
+        if not runs.has_manifest(name):
+            data_command(argparse.Namespace(names=[name], verify=True))
+    waiting = [run for run in chosen if reason(run)]
     print(f"{len(chosen) - len(waiting)} of {len(chosen)} runs are current.", flush=True)
     if not waiting:
-        return
-    left = status.duration(sum(status.seconds(run) for run, _ in waiting))
-    print(f"To train: {len(waiting)}, about {left}.", flush=True)
-    from . import checkpoints  # imports torch
-
-    for position, (run, why) in enumerate(waiting, start=1):
-        print(f"[{position}/{len(waiting)}] {run.id} ({why})", flush=True)
-        checkpoints.ensure(run)
-        if reason(run):  # the record is there, the weights are not
-            checkpoints.train(run)
+        return 0
+    if checkpoints.forbidden():
+        raise DigitcnnError(
+            f"{len(waiting)} runs would have to be trained ({', '.join(r.id for r in waiting[:3])}"
+            f"{', …' if len(waiting) > 3 else ''}), but DIGITCNN_TRAIN is 'never': unset it."
+        )
+    device = checkpoints.pick_device().type
+    jobs = options.jobs or (status.cores() if device == "cpu" else 1)
+    jobs = min(jobs, len(waiting))
+    left = status.together(sum(status.seconds(run) for run in waiting), jobs)
+    estimate = f", about {status.duration(left)} on idle cores" if device == "cpu" else ""
+    print(f"To train: {len(waiting)}, {jobs} at once on {device}{estimate}.", flush=True)
+    failed = grid.train(waiting, jobs)
+    if failed:
+        wide = max(map(len, failed))
+        print(f"{len(failed)} of {len(waiting)} runs failed:", file=sys.stderr)
+        for name, why in failed.items():
+            print(f"  {name:<{wide}}  {why}", file=sys.stderr)
+        print(
+            "What is saved of them is kept: the same command tries them again, and "
+            f"`digitcnn train {next(iter(failed))}` one of them.",
+            file=sys.stderr,
+        )
+    return int(bool(failed))
 
 
 def check_command(options: argparse.Namespace) -> int:

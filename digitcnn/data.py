@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import io
 import random
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -136,6 +138,15 @@ def held_out_part(config: runs.RunConfig, source: Source, name: str) -> Split:
 # What is read once per process, and told to the rest of the project
 
 
+class Labels(NamedTuple):
+    """Of all images of a data set, in the order of the pool."""
+
+    labels: np.ndarray
+    """int64 (N,), the digit 0 to 9."""
+    official_test: np.ndarray
+    """bool (N,), whether the image is in the official test set."""
+
+
 @functools.lru_cache(maxsize=4)
 def _pool(name: str, profile: str, root: str) -> Source:
     source = sources.read(name)
@@ -148,18 +159,42 @@ def pool(name: str) -> Source:
     return _pool(sources.checked(name), files.profile(), str(files.data_root()))
 
 
+@functools.lru_cache(maxsize=4)
+def _labels(name: str, profile: str, results: str) -> Labels:
+    path = files.cache_path("data", f"{name}.npz")
+    if not (runs.has_manifest(name) and path.is_file()):
+        source = pool(name)
+        return Labels(source.labels, source.official_test)
+    try:
+        with np.load(io.BytesIO(files.noted(path).read_bytes()), allow_pickle=False) as kept:
+            labels, official_test = kept["labels"].astype(np.int64), kept["official_test"]
+            whole = str(kept["digest"]) == runs.manifest(name)["digest"]
+    except Exception:  # zipfile and NumPy raise a dozen kinds on damaged bytes
+        whole = False
+    if not whole:
+        raise files.DigitcnnError(
+            f"{files.shown(path)} is damaged: delete it and run `digitcnn data {name}`."
+        )
+    return Labels(labels, official_test)
+
+
+def labels(name: str) -> Labels:
+    """The labels of the pool; stored beside the manifest, so that they need no data set."""
+    return _labels(sources.checked(name), files.profile(), str(files.results_root()))
+
+
 @functools.lru_cache(maxsize=8)
-def _indices(name: str, division: str, profile: str, root: str) -> dict[str, np.ndarray]:
-    return divide(pool(name), division)
+def _indices(name: str, division: str, profile: str, results: str) -> dict[str, np.ndarray]:
+    return divide(labels(name), division)
 
 
 def split_indices(name: str, division: str = "pooled") -> dict[str, np.ndarray]:
-    """Sorted pool indices of each split of a data set."""
+    """Sorted pool indices of each split of a data set; needs its labels alone."""
     if division not in DIVISIONS:
         raise files.DigitcnnError(
             f"There is no division {division!r}: choose one of {', '.join(DIVISIONS)}."
         )
-    return _indices(sources.checked(name), division, files.profile(), str(files.data_root()))
+    return _indices(sources.checked(name), division, files.profile(), str(files.results_root()))
 
 
 def load(name: str, split: str, division: str = "pooled") -> Split:
@@ -177,12 +212,21 @@ def _record_manifest(name: str, source: Source) -> None:
     The manifest of a data set that is known already stays as it is, whichever copy was read: what
     it says of the copy is which one the stored results were made from.
     """
-    if runs.has_manifest(name):
+    kept = files.cache_path("data", f"{name}.npz")
+    if runs.has_manifest(name) and kept.is_file():
         try:
             if runs.manifest(name)["digest"] == source.identity:
                 return
         except files.DigitcnnError:
             pass  # damaged, a conflict of git for one: written anew
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        labels=source.labels.astype("u1"),
+        official_test=source.official_test,
+        digest=np.array(source.identity),
+    )
+    files.write_whole(kept, buffer.getvalue())
     files.write_json(
         files.cache_path("data", f"{name}.json"),
         {

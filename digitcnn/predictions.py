@@ -1,9 +1,9 @@
 """Predictions: what trained models say about images; computed once, cached under their keys.
 
 Works from ``models/`` alone: `load` a model, turn any picture into the input format with
-`to_images`, ask for `probabilities`. Over whole splits, logits are kept in
-``cache/predictions/`` (committed) and features in ``cache/features/`` (large, made again when
-needed).
+`to_images`, ask for `probabilities`. Over whole splits, logits are kept with
+each run (``cache/answers/``, committed) and features in ``cache/features/`` (large, made again
+when needed).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor
 from . import checkpoints, data, files, runs, sources
 from .files import DigitcnnError
 from .model import DigitCNN
-from .training import EVALUATION_BATCH, autocast, predict_logits, to_unit
+from .training import EVALUATION_BATCH, float32, predict_logits, to_unit
 
 SIZE = 32
 MAX_PIXELS = 50_000_000
@@ -127,9 +127,16 @@ def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Predictions:
-    """A model's logits float32 (N, 10) on a split, with the labels and pool indices (N,)."""
+    """What a model says of a split.
+
+    Attributes:
+        logits: float32 (N, 10), kept with half precision.
+        predicted: most probable class of each sample, int64 (N,), decided in float32.
+        labels, indices: true classes and pool indices, int64 (N,).
+    """
 
     logits: np.ndarray
+    predicted: np.ndarray
     labels: np.ndarray
     indices: np.ndarray
 
@@ -139,28 +146,32 @@ class Predictions:
         return softmax(self.logits)
 
     @property
-    def predicted(self) -> np.ndarray:
-        """Most probable class of each sample, (N,)."""
-        return self.logits.argmax(1)
-
-    @property
     def wrong(self) -> np.ndarray:
         """True where the prediction is not the label, (N,)."""
         return self.predicted != self.labels
 
 
 def predict(run: str | runs.RunConfig, data_name: str, split: str = "test") -> Predictions:
-    """A run's predictions on a whole split of a data set, cached."""
+    """A run's predictions on a whole split of a data set, as it gave them when it was finished.
+
+    Raises `DigitcnnError` for a split of which the run's logits are not kept
+    (`runs.kept_answers`).
+    """
     run = runs.get(run)
-
-    def make() -> dict[str, np.ndarray]:
-        chosen = data.load(data_name, split)
-        logits = predict_logits(load(run), chosen.images).cpu().numpy()
-        return {"logits": logits, "labels": chosen.labels.numpy(), "indices": chosen.indices}
-
-    name = f"predictions/{run.id}-on-{data_name}-{split}"
-    arrays = cached_arrays(name, depends_on(run, data_name, split), make)
-    return Predictions(arrays["logits"], arrays["labels"], arrays["indices"])
+    if (data_name, split) not in runs.kept_answers(run) or runs.kept_form(run) != "logits":
+        raise DigitcnnError(
+            f"The logits of {run.id} on {data_name}'s {split} split are not kept: see "
+            "digitcnn.runs.kept_answers."
+        )
+    kept = checkpoints.answers(run)
+    division = run.split if data_name == run.data else "pooled"
+    indices = data.split_indices(data_name, division)[split]
+    return Predictions(
+        kept[f"{data_name}-{split}-logits"].astype(np.float32),
+        kept[f"{data_name}-{split}-answer"].astype(np.int64),
+        data.labels(data_name).labels[indices],
+        indices,
+    )
 
 
 def features(
@@ -202,16 +213,12 @@ def untrained(run: str | runs.RunConfig) -> DigitCNN:
     return model.to(trained_model.mean.device, memory_format=torch.channels_last).eval()
 
 
-@torch.no_grad()
 def extract_features(model: DigitCNN, images: Tensor) -> np.ndarray:
     """Output of the feature layer, float32 (N, 128), of uint8 images (N, 3, 32, 32)."""
     device = model.mean.device
-    parts = []
-    for start in range(0, len(images), EVALUATION_BATCH):
-        with autocast(device):
-            batch = to_unit(images[start : start + EVALUATION_BATCH].to(device))
-            parts.append(model.features(batch).float().cpu())
-    return torch.cat(parts).numpy()
+    with float32():
+        batches = images.split(EVALUATION_BATCH)
+        return torch.cat([model.features(to_unit(b.to(device))).cpu() for b in batches]).numpy()
 
 
 @torch.no_grad()
@@ -224,11 +231,10 @@ def depends_on(run: runs.RunConfig, data_name: str, split: str) -> dict:
     """What a result of a model on a split depends on, for `cached_arrays`."""
     if not runs.has_manifest(sources.checked(data_name)):
         data.pool(data_name)
-    manifest = runs.manifest(data_name)
     return {
-        "model": runs.key(run),
-        "data": manifest["digest"],
-        "split": manifest["split"][split]["indices_sha256"],
+        "model": checkpoints.record(run)["weights_sha256"],
+        "data": runs.manifest(data_name)["digest"],
+        "split": runs.split_sizes(data_name)[split]["indices_sha256"],
     }
 
 

@@ -30,8 +30,8 @@ class Module:
         imports: the dotted origin of each imported name; those of this package begin with a dot.
     """
 
-    def __init__(self, name: str, text: str):
-        self.name, self.tree = name, ast.parse(text)
+    def __init__(self, name: str, text: str, folder: str):
+        self.name, self.folder, self.tree = name, folder, ast.parse(text)
         self.definitions: dict[str, list[ast.stmt]] = {}
         self.imports: dict[str, str] = {}
         self._collect(self.tree.body)
@@ -41,30 +41,39 @@ class Module:
             if isinstance(node, ast.If | ast.Try | ast.With):
                 self._collect([n for n in ast.walk(node) if isinstance(n, ast.stmt) and n != node])
             else:
-                self.imports |= imported(node, self.name)
+                self.imports |= imported(node, self.folder)
                 for name in _bound(node):
                     self.definitions.setdefault(name, []).append(node)
 
 
-def imported(node: ast.stmt, module: str) -> dict[str, str]:
-    """The dotted origin of each name that an import statement in a module of this package binds."""
+def imported(node: ast.stmt, folder: str) -> dict[str, str]:
+    """The dotted origin of each name that an import statement binds.
+
+    Those of this package begin with a dot; `folder` is where the module lies in it, dotted.
+    """
     if isinstance(node, ast.Import):
         return {
-            alias.asname or alias.name.split(".")[0]: alias.name
-            if alias.asname
-            else alias.name.split(".")[0]
+            alias.asname or alias.name.split(".")[0]: _within(
+                alias.name if alias.asname else alias.name.split(".")[0]
+            )
             for alias in node.names
         }
     if isinstance(node, ast.ImportFrom):
-        origin = node.module or ""
         if node.level:
-            folder = module.split(".")[: -node.level] if node.level > 1 else module.split(".")[:-1]
-            origin = "." + ".".join([*folder, *filter(None, [origin])])
-        elif origin.split(".")[0] == _PACKAGE.name:
-            origin = "." + origin.partition(".")[2]
-        joint = "" if origin.endswith(".") or not origin else "."
+            parts = folder.split(".") if folder else []
+            parts = parts[: len(parts) - (node.level - 1)]
+            origin = "." + ".".join([*parts, *filter(None, [node.module])])
+        else:
+            origin = _within(node.module)
+        joint = "" if origin.endswith(".") else "."
         return {alias.asname or alias.name: origin + joint + alias.name for alias in node.names}
     return {}
+
+
+def _within(origin: str) -> str:
+    """An absolute dotted name as origin; a name of this package begins with a dot."""
+    package, _, rest = origin.partition(".")
+    return "." + rest if package == _PACKAGE.name else origin
 
 
 def _bound(node: ast.stmt) -> set[str]:
@@ -97,14 +106,16 @@ def _bound(node: ast.stmt) -> set[str]:
 def module(name: str) -> Module | None:
     """A module of this package by its dotted name within it; None if there is none."""
     path = _PACKAGE.joinpath(*name.split("."))
+    folder = name if path.is_dir() else name.rpartition(".")[0]
     path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-    return Module(name, path.read_text(encoding="utf-8")) if path.is_file() else None
+    return Module(name, path.read_text(encoding="utf-8"), folder) if path.is_file() else None
 
 
 def read_now() -> None:
     """Read all modules of this package, so that later edits change no digest of this process."""
     for path in sorted(_PACKAGE.rglob("*.py")):
-        module(path.relative_to(_PACKAGE).with_suffix("").as_posix().replace("/", "."))
+        name = path.relative_to(_PACKAGE).with_suffix("").as_posix().removesuffix("__init__")
+        module(name.rstrip("/").replace("/", "."))
 
 
 def resolve(origin: str) -> tuple[str, str] | None:
@@ -224,7 +235,7 @@ def _local_imports(module: Module) -> dict[str, str]:
     found: dict[str, str] = {}
     for node in ast.walk(module.tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
-            found |= imported(node, module.name)
+            found |= imported(node, module.folder)
     return found
 
 
@@ -235,7 +246,11 @@ def _locals(scope: ast.AST) -> frozenset[str]:
         arguments = scope.args
         named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
         found |= {a.arg for a in (*named, arguments.vararg, arguments.kwarg) if a}
-    waiting = list(ast.iter_child_nodes(scope))
+    if isinstance(scope, _FUNCTIONS):
+        waiting = scope.body if isinstance(scope.body, list) else [scope.body]
+    else:
+        waiting = [generator.target for generator in scope.generators]
+    waiting = list(waiting)
     away: set[str] = set()
     while waiting:
         node = waiting.pop()
@@ -248,7 +263,10 @@ def _locals(scope: ast.AST) -> frozenset[str]:
             found.add(node.id)
         elif isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar) and node.name:
             found.add(node.name)
-        if not isinstance(node, ast.Lambda):
+        if isinstance(node, _SCOPES):  # what it binds is its own, but for `:=` in a comprehension
+            named = [n.target.id for n in ast.walk(node) if isinstance(n, ast.NamedExpr)]
+            found |= set() if isinstance(node, ast.Lambda) else set(named)
+        else:
             waiting += ast.iter_child_nodes(node)
     return frozenset(found - away)
 
@@ -273,7 +291,7 @@ def digests(
     Args:
         roots: where to start, as ``module.name``.
         entries: of these tables (by name), the entries that count; all others are left out.
-        without: definitions, as ``module.name``, that do not count.
+        without: definitions, as ``module.name``, and whole modules that do not count.
 
     Of definitions with one name in two modules, the second that is reached has a number behind it.
     """
@@ -287,7 +305,7 @@ def digests(
         waiting.append((where, name))
     while waiting:
         at = waiting.pop()
-        if at not in reached and ".".join(at) not in without:
+        if at not in reached and at[0] not in without and ".".join(at) not in without:
             reached[at] = _definition(*at, entries.get(at[1]))
             waiting += reversed(reached[at][1])
     labels: dict[tuple[str, str], str] = {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import sys
 from collections import Counter
@@ -23,8 +24,11 @@ from .runs import RunConfig
 if TYPE_CHECKING:
     import pandas as pd
 
-# Seconds per image and epoch where no run has been trained yet: 2 CPU cores, all of SVHN.
-SECONDS_PER_IMAGE = 45 / 69_502
+# Images per second of one single-threaded process on an idle core, learned from (forward and back)
+# and evaluated (float32): measured by `benchmarks/epochs.py` on the machine that trained the grid,
+# a Xeon with AVX512-BF16. Two such processes on two cores do 1.8 times the work of one.
+LEARNED_PER_SECOND, EVALUATED_PER_SECOND = 830, 1270
+SECOND_PROCESS = 0.8
 TRAIN_IMAGES = {
     "full": {"mnist": 49_000, "svhn": 69_502},
     "quick": {"mnist": 1_257, "svhn": 2_515},
@@ -39,20 +43,16 @@ _MADE_OTHERWISE = ("runs", "metrics", "data", "chapters", "checkpoints", "featur
 
 
 def is_main(run: RunConfig) -> bool:
-    """Whether a run is one of the report's main runs, whose weights are in the repository."""
-    return run.name in runs.MAIN and run.seed == runs.SEED
-
-
-def is_experiment(run: RunConfig) -> bool:
-    """Whether a run is one of the short experiments."""
-    return run.name.startswith(f"{run.data}-exp")
+    """Whether chapters 3 and 4 and the demonstration look at this run: the first seed."""
+    return run.id in runs.MAIN
 
 
 def reason(run: RunConfig) -> str:
     """Why a run has to be trained; empty if it is current."""
     why = runs.stale(run)
-    if not why and is_main(run) and not runs.weights_path(run).is_file():
-        return "weights missing"
+    if not why and runs.keeps_weights(run) and not runs.weights_path(run).is_file():
+        if runs.read_record(run).get("diverged") is None:  # else there is nothing to keep
+            return "weights missing"
     return why
 
 
@@ -64,53 +64,76 @@ def state(run: RunConfig) -> str:
         return "damaged"
     if not why:
         return "current"
-    unfinished = ", training unfinished" if runs.checkpoint_path(run).is_file() else ""
+    done = saved_epoch(run)
+    unfinished = f", {done}/{run.epochs} epochs saved" if done else ""
     return (why if "missing" in why else f"stale: {why}") + unfinished
 
 
-def last_metrics(run: RunConfig) -> tuple[int, list[str]]:
-    """Epochs done, and the last validation and test accuracy, as the metrics files say."""
-    epochs, last = 0, {}
-    for split in ("train", *run.held_out):
+def saved_epoch(run: RunConfig) -> int:
+    """How many epochs of an unfinished run are saved, from its checkpoint's head alone."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        with runs.checkpoint_path(run).open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            return int(json.loads(file.read(min(length, 1_000_000)))["__metadata__"]["epoch"])
+    return 0
+
+
+def last_accuracies(run: RunConfig) -> list[str]:
+    """The last validation and test accuracy of a finished run, as its metrics files say."""
+    last = {}
+    for split in run.held_out:
         with contextlib.suppress(OSError, ValueError, IndexError):
             header, *rows = runs.metrics_path(run, split).read_text("utf-8").splitlines()
             accuracy = float(rows[-1].split("\t")[header.split("\t").index("accuracy")])
-            epochs, last[split] = len(rows), f"{accuracy:.2%}"
-    return epochs, [last.get(split, "-") for split in ("validation", "test")]
+            last[split] = f"{accuracy:.2%}"
+    return [last.get(split, "-") for split in ("validation", "test")]
 
 
-def saved_epochs(run: RunConfig) -> int:
-    """How many epochs of an unfinished run are saved."""
-    return last_metrics(run)[0] if runs.checkpoint_path(run).is_file() else 0
-
-
-def images(run: RunConfig) -> int:
-    """How many images a run learns from in an epoch."""
-    counts = [TRAIN_IMAGES[files.profile()][run.data] // 10] * 10
+def _part(run: RunConfig, data: str, split: str) -> int:
+    """How many images of a split a run has to do with."""
+    counts = [TRAIN_IMAGES[files.profile()][data] // 10] * 10
     with contextlib.suppress(DigitcnnError, KeyError):
-        counts = runs.manifest(run.data)["split"]["train"]["class_counts"]
-    if run.class_counts:
-        pairs = run.class_counts
-        return sum(counts[c] if n is None else min(n, counts[c]) for c, n in pairs)
-    return min(sum(counts), run.train_size or sum(counts))
+        division = run.split if data == run.data else "pooled"
+        counts = runs.split_sizes(data, division)[split]["class_counts"]
+    return sum(counts[c] for c, _ in run.class_counts) if run.class_counts else sum(counts)
 
 
-def pace(data: str) -> float:
-    """Seconds per image and epoch of a main run, that on the same data if it is recorded."""
-    for name in (data, *runs.MAIN):
-        with contextlib.suppress(DigitcnnError, KeyError, TypeError, ZeroDivisionError):
-            record = runs.read_record(runs.get(name))
-            return record["seconds_per_epoch"] / record["images"]
-    return SECONDS_PER_IMAGE
+def images_per_epoch(run: RunConfig) -> int:
+    """How many different images a run learns from."""
+    if run.class_counts and all(count is not None for _, count in run.class_counts):
+        return sum(count for _, count in run.class_counts)
+    whole = _part(run, run.data, "train")
+    return min(whole, run.train_size or whole)
+
+
+def images_to_learn(run: RunConfig) -> int:
+    """How many images pass through a run in all its epochs, each as often as it does."""
+    return run.steps * run.batch_size if run.steps else run.epochs * images_per_epoch(run)
+
+
+def images_to_evaluate(run: RunConfig) -> int:
+    """How many images a run is evaluated on, those of its kept answers included."""
+    times = run.epochs if run.evaluate_every_epoch else 1
+    judged = times * sum(_part(run, run.data, split) for split in run.held_out)
+    return judged + sum(_part(run, *asked) for asked in runs.kept_answers(run))
 
 
 def seconds(run: RunConfig) -> float:
-    """Wall time of training a run again, or the rest of it if it was interrupted."""
-    try:
-        whole = runs.read_record(run)["seconds"]
-    except (DigitcnnError, KeyError):
-        whole = run.epochs * images(run) * pace(run.data)
-    return whole * max(0, run.epochs - saved_epochs(run)) / run.epochs
+    """Estimated time of training a run on an idle core, or of the rest if it was interrupted."""
+    whole = images_to_learn(run) / LEARNED_PER_SECOND
+    whole += images_to_evaluate(run) / EVALUATED_PER_SECOND
+    return whole * max(0, run.epochs - saved_epoch(run)) / run.epochs
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    available = getattr(os, "sched_getaffinity", None)
+    return len(available(0)) if available else os.cpu_count() or 1
+
+
+def together(seconds: float, jobs: int) -> float:
+    """Time of work that takes one idle core so many seconds, done by several processes at once."""
+    return seconds / (1 + SECOND_PROCESS * (jobs - 1))
 
 
 def duration(seconds: float) -> str:
@@ -201,9 +224,11 @@ class Row(NamedTuple):
 
 def _line(run: RunConfig, every: bool) -> str:
     """The name of the line of a table that a run belongs to."""
-    if every:
+    if every or is_main(run):
         return run.id
-    return f"{run.data} experiments" if is_experiment(run) else run.name
+    if run.group in ("main", "official"):
+        return f"{run.data}, other seeds" if run.group == "main" else run.id
+    return f"{run.data} {run.group}" if run.group != "imbalance" else run.name
 
 
 def run_rows(every: bool) -> list[Row]:
@@ -220,10 +245,12 @@ def run_rows(every: bool) -> list[Row]:
         if len(members) > 1:
             row = row._replace(name=f"{name} ({len(members)} runs)")
         else:
-            done, (validation, test) = last_metrics(members[0])
+            run, current = members[0], states == ["current"]
+            validation, test = last_accuracies(run) if current else ("-", "-")
+            epochs = run.epochs if current else saved_epoch(run)
             row = row._replace(
-                epochs=f"{done}/{members[0].epochs}", validation=validation, test=test,
-                wrong=is_main(members[0]) and states != ["current"],
+                epochs=f"{epochs}/{run.epochs}", validation=validation, test=test,
+                wrong=is_main(run) and not current,
             )  # fmt: skip
         rows.append(row)
     return rows

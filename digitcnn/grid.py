@@ -1,0 +1,266 @@
+"""The grid: many runs trained at once, one single-threaded process each.
+
+Written against `concurrent.futures`: a job takes a configuration and gives back the finished run
+as plain data (`checkpoints.Outcome`), and the process that started it, the only one that writes
+results, stores it. So another executor can take the place of the process pool. Two such processes
+do about 1.8 times the work of one on two cores; one process on both cores does less.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import TYPE_CHECKING
+
+from . import files, runs, status
+from .files import DigitcnnError, Interrupted
+from .runs import RunConfig
+
+if TYPE_CHECKING:
+    from .checkpoints import Outcome
+
+TRIES = 2  # of a run whose process was killed
+GLANCE, REPORT = 1.0, 60.0  # seconds between looks at the checkpoints, and between plain lines
+
+
+def chosen(patterns: list[str], every: bool = False) -> list[RunConfig]:
+    """The runs that names, groups or patterns mean, in the order of training.
+
+    Args:
+        patterns: run ids, names of `runs.GROUPS`, or patterns of ids (``*-exp-adam*``).
+        every: all runs; the patterns must then be empty.
+
+    Within a group the longest come first, so that no core waits at the end for a long one; the
+    main runs keep their order, the first seed of both data sets before the others.
+    """
+    registry = runs.registry()
+    if every and patterns:
+        raise DigitcnnError("Name runs or groups, or give --all, but not both.")
+    found = list(registry.values()) if every else []
+    for pattern in patterns:
+        if pattern in runs.GROUPS:
+            found += [run for run in registry.values() if run.group == pattern]
+        elif any(sign in pattern for sign in "*?["):
+            matching = [run for name, run in registry.items() if fnmatch.fnmatch(name, pattern)]
+            if not matching:
+                raise DigitcnnError(
+                    f"No run matches {pattern!r}: `digitcnn status --all` lists them."
+                )
+            found += matching
+        else:
+            found.append(runs.get(pattern))
+    position = {name: number for number, name in enumerate(registry)}
+    unique = list({run.id: run for run in found}.values())
+
+    def order(run: RunConfig) -> tuple:
+        length = 0.0 if run.group == "main" else -status.images_to_learn(run)
+        return runs.GROUPS.index(run.group), length, position[run.id]
+
+    return sorted(unique, key=order)
+
+
+def work(run: RunConfig) -> Outcome | None:
+    """A job: the finished run, or None if another process finished it meanwhile."""
+    from . import checkpoints
+
+    parent = os.getppid()
+
+    def alive(*about: object) -> None:
+        if os.getppid() != parent:  # nobody is left to store the result; the checkpoint stays
+            os._exit(1)
+
+    with files.lock(run.id):
+        return checkpoints.compute(run, alive) if status.reason(run) else None
+
+
+def _start_worker() -> None:
+    """What each process of the pool does first. Ctrl-C is the parent's affair."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def process_pool(jobs: int) -> Executor:
+    """As many fresh single-threaded processes as there are jobs."""
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker)
+
+
+def train(
+    waiting: list[RunConfig], jobs: int, executor: Callable[[int], Executor] = process_pool
+) -> dict[str, str]:
+    """Train runs and store each as it finishes; what failed, and why, by run id.
+
+    A run that fails does not stop the others. A process that is killed breaks a process pool: the
+    pool is made anew, and the runs that were being trained go on from their checkpoints, at most
+    `TRIES` times. Raises `Interrupted` on Ctrl-C and SIGTERM, after the workers have been ended;
+    each run is saved up to its last whole epoch.
+    """
+    jobs = min(jobs, len(waiting))
+    queue, tries, failed = list(waiting), dict.fromkeys((run.id for run in waiting), 0), {}
+    view = View(waiting, jobs)
+    with _one_thread_each(), _term_as_interrupt():
+        pool = executor(jobs)
+        running: dict[Future, RunConfig] = {}
+        try:
+            while queue or running:
+                while queue and len(running) < jobs:
+                    run = queue.pop(0)
+                    tries[run.id] += 1
+                    running[pool.submit(work, run)] = run
+                done, _ = wait(running, timeout=GLANCE, return_when=FIRST_COMPLETED)
+                broken = False
+                for future in done:
+                    run = running.pop(future)
+                    try:
+                        _store(future.result())
+                        view.finished(run)
+                    except BrokenProcessPool:
+                        broken = True
+                        if tries[run.id] < TRIES:
+                            queue.insert(0, run)
+                        else:
+                            failed[run.id] = "its process was killed twice (out of memory?)"
+                    except DigitcnnError as error:
+                        failed[run.id] = str(error)
+                    except Exception as error:
+                        failed[run.id] = f"{type(error).__name__}: {error}"
+                if broken:
+                    for future, run in running.items():
+                        if future.cancel() or future.done():
+                            tries[run.id] -= 1
+                        queue.insert(0, run)
+                    running.clear()
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    pool = executor(jobs)
+                view.show(list(running.values()))
+        except KeyboardInterrupt:
+            _end(pool)
+            view.close()
+            raise Interrupted(
+                "Interrupted: each run is saved up to its last whole epoch, and the same command "
+                "goes on from there."
+            ) from None
+        pool.shutdown()
+    view.close()
+    return failed
+
+
+def _store(outcome: Outcome | None) -> None:
+    if outcome:
+        from . import checkpoints
+
+        checkpoints.store(outcome)
+
+
+def _end(pool: Executor) -> None:
+    """End a pool at once: what its processes have not saved is lost, less than an epoch each."""
+    processes = list((getattr(pool, "_processes", None) or {}).values())
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.join(5)
+
+
+@contextlib.contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Libraries that read their number of threads once, as the workers start, get one."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _term_as_interrupt() -> Iterator[None]:
+    """SIGTERM is treated as Ctrl-C."""
+
+    def interrupt(*about: object) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not the main thread, which gets no signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+# What is seen of it
+
+
+class View:
+    """One live line on a terminal, plain lines now and then elsewhere.
+
+    The work is counted in the seconds that it would take one idle core; how fast it passes is
+    measured from the start of this session.
+    """
+
+    def __init__(self, waiting: list[RunConfig], jobs: int):
+        self.total, self.jobs, self.done = len(waiting), jobs, 0
+        self.left = {run.id: status.seconds(run) for run in waiting}
+        self.first = sum(self.left.values())
+        self.began = time.monotonic()
+        self.said = float("-inf")
+        self.live = sys.stderr.isatty()
+
+    def finished(self, run: RunConfig) -> None:
+        """A run was stored."""
+        self.done += 1
+        self.left[run.id] = 0.0
+        validation, test = status.last_accuracies(run)
+        shown = f"validation {validation}" + (f", test {test}" if test != "-" else "")
+        self._line(f"[{self.done}/{self.total}] {run.id}: {shown}", keep=True)
+
+    def show(self, running: list[RunConfig]) -> None:
+        """Look at the checkpoints of what is being trained, and say how far all is."""
+        elapsed = time.monotonic() - self.began
+        if not self.live and elapsed - self.said < REPORT:
+            return
+        self.said = elapsed
+        parts = []
+        for run in running:
+            self.left[run.id] = status.seconds(run)
+            epochs = f" {status.saved_epoch(run)}/{run.epochs}" if run.epochs > 9 else ""
+            parts.append(run.id + epochs)
+        left = sum(self.left.values())
+        passed = self.first - left
+        expected = elapsed * left / passed if passed else status.together(left, self.jobs)
+        self._line(
+            f"run {min(self.done + len(running), self.total)} of {self.total} "
+            f"({', '.join(parts)}), about {status.duration(expected)} left in all"
+        )
+
+    def _line(self, text: str, keep: bool = False) -> None:
+        if not self.live:
+            files.say(text)
+            return
+        width = os.get_terminal_size(sys.stderr.fileno()).columns - 1
+        end = "\n" if keep else ""
+        print("\r\033[K" + (text if keep else text[:width]), end=end, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Leave the terminal's cursor on a line of its own."""
+        if self.live:
+            print(file=sys.stderr)

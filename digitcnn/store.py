@@ -1,0 +1,230 @@
+"""Store: every result that is kept, with what it was made from.
+
+`stored` makes a function keep what it returns, named arrays, in ``cache/<name>.npz``. The file
+says what it depends on: the function with everything of this package that it reaches
+(`digitcnn.reach`), and its inputs, as tokens that can be looked up again without computing
+anything (`digest_of`). A change of either makes the result stale, and the file can say what
+changed, without torch. A checksum of the arrays notices an edited file. A formula over a result is
+best an entry, or a plain function, of its own: changing it then needs no weights.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from . import files, reach, runs
+from .files import DigitcnnError
+
+Arrays = dict[str, np.ndarray]
+# What a result depends on by its tokens, so that the code which looks it up does not count.
+NOT_CODE = (
+    "files", "store", "sources.Source", "data.pool", "data.labels", "data.split_indices",
+    "runs.RunConfig", "runs.get", "runs.registry", "runs.stale", "runs.read_record",
+    "runs.manifest", "runs.has_manifest", "runs.split_sizes", "runs.kept_answers",
+    "checkpoints.ensure", "checkpoints.record", "checkpoints.history", "checkpoints.answers",
+    "checkpoints.load_model",
+)  # fmt: skip
+
+
+def weights(run: str | runs.RunConfig) -> str:
+    """The token of a trained network."""
+    return f"weights {runs.get(run).id}"
+
+
+def images(data: str, split: str = "test", division: str = "pooled") -> str:
+    """The token of a split of a data set, images and labels."""
+    return f"images {data} {split} {division}"
+
+
+def result(name: str) -> str:
+    """The token of another stored result, by its file's name below ``cache/`` without ending."""
+    return f"result {name}"
+
+
+def asset(path: str) -> str:
+    """The token of a file of the project."""
+    return f"file {path}"
+
+
+def digest_of(token: str) -> str:
+    """The present digest of what a token names.
+
+    Raises `DigitcnnError` if there is no such thing now: a run that is missing or stale, a data
+    set that was never read, a file that is gone.
+    """
+    kind, _, rest = token.partition(" ")
+    if kind == "weights":
+        run = runs.get(rest)
+        if why := runs.stale(run):
+            raise DigitcnnError(f"The run {run.id} is {why}: run `digitcnn train {run.id}`.")
+        return runs.read_record(run)["weights_sha256"][:16]
+    if kind == "images":
+        data, split, division = rest.split()
+        part = runs.split_sizes(data, division)[split]["indices_sha256"]
+        return files.fingerprint(runs.manifest(data)["digest"], part)
+    if kind == "result":
+        path = files.cache_path(*f"{rest}.npz".split("/"))
+        if not path.is_file():
+            raise DigitcnnError(f"{files.shown(path)} is missing: `make report` makes it again.")
+        return read(path, only_about=True)[1]["checksum"][:16]
+    if kind == "file":
+        path = files.project_root() / rest
+        if not path.is_file():
+            raise DigitcnnError(f"{rest} is missing: bring it back from the repository.")
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    if kind == "value":
+        return rest
+    raise DigitcnnError(f"{token!r} is not a valid token of a stored result.")
+
+
+class Stored:
+    """A function whose results are kept; call it to have one, made if need be."""
+
+    def __init__(
+        self,
+        function: Callable[..., Arrays],
+        name: Callable[..., str],
+        inputs: Callable[..., list[str]],
+        committed: bool,
+    ):
+        functools.update_wrapper(self, function)
+        self._function, self._name, self._inputs = function, name, inputs
+        self._folder = "" if committed else "local/"
+        module = function.__module__.partition(".")[2]
+        self.root = f"{module}.{function.__qualname__}"
+
+    def path(self, *args: object) -> Path:
+        """Where the result for these arguments lies."""
+        return files.cache_path(*f"{self._folder}{self._name(*args)}.npz".split("/"))
+
+    def __call__(self, *args: object) -> Arrays:
+        """The result, from its file if it is current, else made and kept.
+
+        Raises `DigitcnnError` if the file is damaged; nothing in it can be executed.
+        """
+        path, tokens = self.path(*args), self._inputs(*args)
+        self._provide(tokens)
+        if not stale(path):
+            return read(path)[0]
+        with files.lock(f"{self._folder}{self._name(*args)}".replace("/", "-")):
+            if stale(path):  # another process may have made it meanwhile
+                write(path, self._function(*args), self.root, tokens)
+        return read(path)[0]
+
+    def load(self, *args: object) -> Arrays:
+        """The result from its file. Raises `DigitcnnError` if it is missing or stale."""
+        path = self.path(*args)
+        if why := stale(path):
+            raise DigitcnnError(f"{files.shown(path)} is {why}: `make report` makes it again.")
+        return read(path)[0]
+
+    @staticmethod
+    def _provide(tokens: list[str]) -> None:
+        """Train runs and read data sets that the tokens name and that have never been seen."""
+        for token in tokens:
+            kind, _, rest = token.partition(" ")
+            if kind == "weights":
+                from . import checkpoints
+
+                checkpoints.ensure(rest)
+            elif kind == "images" and not runs.has_manifest(rest.split()[0]):
+                from . import data
+
+                data.pool(rest.split()[0])
+
+
+def stored(
+    name: Callable[..., str] | str,
+    inputs: Callable[..., list[str]] = lambda *args: [],
+    committed: bool = True,
+) -> Callable[[Callable[..., Arrays]], Stored]:
+    """Decorator: keep what a function of plain arguments returns.
+
+    Args:
+        name: from the arguments to the file's name below ``cache/``, without ending.
+        inputs: from the arguments to the tokens of all that the function reads: `weights`,
+            `images`, `result`, `asset`, or ``value …`` for what is given by value.
+        committed: whether the file is part of the repository; others lie in ``cache/local/``.
+    """
+    named = name if callable(name) else lambda *args: name
+    return lambda function: Stored(function, named, inputs, committed)
+
+
+def write(path: Path, arrays: Arrays, root: str, tokens: list[str]) -> None:
+    """Write a result with what it was made from, whole or not at all."""
+    arrays = {name: np.asarray(value) for name, value in arrays.items()}
+    about = {
+        "root": root,
+        "code": reach.digests((root,), without=NOT_CODE),
+        "inputs": {token: digest_of(token) for token in tokens},
+        "profile": files.profile(),
+        "checksum": checksum(arrays),
+    }
+    about["seal"] = files.fingerprint(about)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, about=np.array(json.dumps(about, sort_keys=True)), **arrays)
+    files.remove_leftovers(path)
+    files.write_whole(path, buffer.getvalue())
+
+
+def read(path: Path, only_about: bool = False) -> tuple[Arrays, dict]:
+    """Arrays of a stored result and what it was made from. Raises `DigitcnnError` if damaged."""
+    try:
+        files.noted(path)
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            about = json.loads(str(archive["about"]))
+            wanted = [] if only_about else [name for name in archive.files if name != "about"]
+            arrays = {name: archive[name] for name in wanted}
+        seal = about.pop("seal")
+        whole = seal == files.fingerprint(about)
+        whole = whole and (only_about or about["checksum"] == checksum(arrays))
+    except Exception:  # zipfile and NumPy raise a dozen kinds on damaged bytes
+        whole = False
+    if not whole:
+        raise DigitcnnError(
+            f"{files.shown(path)} is damaged: delete it, and the next `make report` makes it again."
+        )
+    return arrays, about
+
+
+def stale(path: Path) -> str:
+    """Why a stored result does not count: ``missing``, ``stale: …`` by name; empty if it does.
+
+    Raises `DigitcnnError` if the file is damaged.
+    """
+    if not path.is_file():
+        return "missing"
+    _, about = read(path, only_about=True)
+    if about["profile"] != files.profile():
+        return f"stale: made in the {about['profile']} profile"
+    try:
+        now = reach.digests((about["root"],), without=NOT_CODE)
+    except LookupError:
+        return f"stale: {about['root']} is gone"
+    if now != about["code"]:
+        module = about["root"].rpartition(".")[0]
+        return f"stale: {runs.changed_code(about['code'], now)} changed ({module})"
+    for token, digest in about["inputs"].items():
+        try:
+            if digest_of(token) != digest:
+                return f"stale: {token} changed"
+        except DigitcnnError as error:
+            return f"stale: {error}"
+    return ""
+
+
+def checksum(arrays: Arrays) -> str:
+    """SHA-256 of named arrays: names, types, shapes and bytes."""
+    sha = hashlib.sha256()
+    for name in sorted(arrays):
+        value = np.ascontiguousarray(arrays[name])
+        sha.update(f"{name} {value.dtype.str} {value.shape};".encode())
+        sha.update(value.tobytes())
+    return sha.hexdigest()
