@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 

@@ -11,7 +11,7 @@ import sys
 
 from . import __version__, demo, doctor, files, prediction_table, runs, status
 from .files import DigitcnnError, Interrupted
-from .status import is_main, reason
+from .status import reason
 
 
 def main(arguments: list[str] | None = None) -> int:

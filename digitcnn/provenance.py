@@ -1,28 +1,67 @@
-"""Provenance: what each frozen chapter was made from, and which have to be made again.
+"""Provenance: what each frozen chapter was made from, and which no longer fit.
 
-Quarto's freeze looks at the text of a chapter alone. So every chapter ends by recording what it
-reached: the modules of this package, as syntax trees, and the files below ``cache/`` and
-``models/`` that it read. Before a render, `thaw` compares the records with what is there now and
-deletes the frozen results of the chapters that no longer fit (`digitcnn.status` calls it). Needs
-no torch.
+Quarto's freeze looks at the text of a chapter alone. So the executor (``tools/execute.py``) lays
+a record beside a chapter's frozen pages: what was observed while it was executed (files, modules,
+libraries, options; see `digitcnn.observe`) and the digest of each page and figure. `state` compares
+it with what is there now. Needs no torch.
 """
 
 from __future__ import annotations
 
-import ast
-import fnmatch
+import enum
 import functools
 import hashlib
+import importlib.metadata
+import json
 import re
-import shutil
-import time
 from pathlib import Path
+from typing import NamedTuple
 
-from . import BEGAN, files, runs
+from . import files, reach
 
-_PACKAGE = Path(__file__).parent
-_CELL = re.compile(r"^```\{python\}.*?\n(.*?)^```", re.MULTILINE | re.DOTALL)
-_NOT_IN_KEY = ("key", "seconds", "longest")
+RECORD = "record.json"
+PAGES = ("execute-results/html.json", "execute-results/typ.json")  # a file per format
+# Frozen from the grid of 24 November, whose runs are no longer registered. These chapters count as
+# whole and are rendered from their frozen text; nothing executes, thaws or deletes them, also when
+# their source is edited (its new digest is entered). A chapter leaves this list, frozen anew, when
+# the runs that it shows are whole; then the list goes.
+OLD_GRID = (
+    "index",
+    "chapters/01-data",
+    "chapters/02-training",
+    "chapters/03-evaluation",
+    "chapters/04-representation",
+    "chapters/05-imbalance",
+    "chapters/06-findings",
+    "chapters/appendix",
+)
+_CELL = re.compile(r"^[\t >]*```+\s*\{python\b", re.MULTILINE)
+
+
+class Freshness(enum.Enum):
+    """How a document's frozen results stand to what they were made from."""
+
+    CURRENT = "current"
+    OLD_GRID = "frozen from the grid of 24 November"
+    MISSING = "missing"
+    STALE = "stale"
+
+
+class State(NamedTuple):
+    """A document's freshness, and what changed, a phrase each."""
+
+    freshness: Freshness
+    changes: tuple[str, ...] = ()
+
+    @property
+    def whole(self) -> bool:
+        """Whether the document can be rendered as it is frozen."""
+        return self.freshness in (Freshness.CURRENT, Freshness.OLD_GRID)
+
+    def __str__(self) -> str:
+        more = f" and {len(self.changes) - 1} more" if len(self.changes) > 1 else ""
+        why = f": {self.changes[0]}{more}" if self.changes else ""
+        return self.freshness.value + why
 
 
 def documents() -> list[str]:
@@ -36,177 +75,176 @@ def documents() -> list[str]:
     ]
 
 
-def frozen(document: str) -> Path:
-    """The folder of a document's frozen results."""
-    return files.project_root() / "_freeze" / document
-
-
-@functools.cache
-def imported(source: str) -> frozenset[str]:
-    """Modules of this package that Python source imports, wherever in it."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            paths = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = ("digitcnn." if node.level else "") + (node.module or "")
-            paths = [f"{base.rstrip('.')}.{alias.name}" for alias in node.names] + [base]
-        else:
-            continue
-        for path in paths:
-            package, _, rest = path.partition(".")
-            module = rest.split(".")[0]
-            if package == "digitcnn" and (_PACKAGE / f"{module}.py").is_file():
-                names.add(module)
-    return frozenset(names)
-
-
-def code(document: str) -> str:
-    """The Python code of a document's cells, without magics. Raises for an unsafe name."""
-    path = files.project_root() / f"{_checked(document)}.qmd"
-    if not path.is_file():
-        raise files.DigitcnnError(f"There is no chapter {files.shown(path)}: check its name.")
-    text = path.read_text(encoding="utf-8")
-    return re.sub(r"^\s*[%!].*$", "", "\n".join(_CELL.findall(text)), flags=re.MULTILINE)
-
-
-def reached(document: str) -> set[str]:
-    """Modules of this package that a document's cells reach, directly or through others."""
-    try:
-        waiting, known = set(imported(code(document))), set()
-    except SyntaxError as error:
-        raise files.DigitcnnError(
-            f"{document}.qmd has a cell that is no valid Python ({error.msg}): mend it."
-        ) from error
-    while waiting:
-        module = waiting.pop()
-        known.add(module)
-        source = (_PACKAGE / f"{module}.py").read_text(encoding="utf-8")
-        waiting |= imported(source) - known
-    return known - {"provenance"}  # which records, and shapes no result
-
-
-def module_digest(module: str) -> str:
-    """Fingerprint of a module's syntax tree."""
-    return _digest((_PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
-
-
-@functools.cache
-def _digest(source: str) -> str:
-    return files.fingerprint(runs.syntax(source))
-
-
-def _file_digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-
-
-def record_path(document: str) -> Path:
-    """Where the record of a document's last execution lies. Raises for an unsafe name."""
-    return files.cache_path("chapters", f"{Path(_checked(document)).name}.json")
-
-
-def _checked(document: str) -> str:
+def checked(document: str) -> str:
+    """Return a document's name if it is safe in a path; else raise `DigitcnnError`."""
     for part in document.split("/"):
         files.checked_name(part, "chapter name")
     return document
 
 
-def kept(name: str) -> bool:
-    """Whether a file is a stored result of the repository; ``.gitignore`` says which are not."""
-    if not name.startswith(("cache/", "models/")) or name.startswith("cache/chapters/"):
-        return False
-    found = True
-    ignored = files.project_root() / ".gitignore"
-    for line in ignored.read_text("utf-8").splitlines() if ignored.is_file() else ():
-        pattern = line.removeprefix("!") + ("*" if line.endswith("/") else "")
-        if fnmatch.fnmatchcase(f"/{name}", pattern):
-            found = line.startswith("!")  # the last match decides
-    return found
+def frozen(document: str) -> Path:
+    """The folder of a document's frozen results."""
+    return files.project_root() / "_freeze" / checked(document)
 
 
-def read_record(document: str) -> dict:
-    """A document's record; empty if there is none or it is damaged, which its key tells."""
-    try:
-        about = files.read_json(record_path(document))
-    except files.DigitcnnError:
-        return {}
-    made_from = {name: value for name, value in about.items() if name not in _NOT_IN_KEY}
-    return about if about.get("key") == files.fingerprint(made_from) else {}
+def source_digest(document: str) -> str:
+    """The digest that Quarto's freezer gives a document (MD5, with LF line endings)."""
+    text = (files.project_root() / f"{checked(document)}.qmd").read_bytes()
+    return hashlib.md5(text.replace(b"\r\n", b"\n")).hexdigest()
 
 
-def record(document: str) -> dict:
-    """Write and return what `document`, executed in this process, was made from.
+def file_digest(path: Path) -> str | None:
+    """Digest of a file's content; None if it is not there."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else None
 
-    With it go the wall times in seconds of this execution and of the longest so far, which is
-    that with all cached results to be made.
+
+def module_digest(name: str) -> str | None:
+    """Digest of a module of this package as syntax tree; None if it is gone."""
+    return reach.module_digest(name)
+
+
+def counts(path: Path) -> str | None:
+    """The name under which a file that was read counts, relative to the project; None if not.
+
+    The environment, caches of Python and of others, frozen results and data sets do not count (of
+    a data set its manifest does), nor do this package's modules, which count as syntax trees.
     """
-    root, read = files.results_root(), {}
-    for path in sorted(files.noted_reads()):
-        if path.is_relative_to(root) and path.is_file():
-            name = path.relative_to(root).as_posix()
-            if kept(name):
-                read[name] = _file_digest(path)
-    about = {
-        "document": document,
-        "profile": files.profile(),
-        "cells": files.fingerprint(code(document)),
-        "modules": {module: module_digest(module) for module in sorted(reached(document))},
-    }
-    previous = read_record(document)
-    if all(previous.get(name) == value for name, value in about.items()):
-        # The PDF's execution finds the results that the HTML's has just cached, and so does not
-        # read what they were made from.
-        for name, digest in previous["files"].items():
-            if (root / name).is_file() and _file_digest(root / name) == digest:
-                read.setdefault(name, digest)
-    about["files"] = read
-    about["key"] = files.fingerprint(about)
-    if previous.get("key") != about["key"]:  # the time alone is no reason to write
-        seconds = round(time.monotonic() - BEGAN, 1)
-        longest = max(seconds, previous.get("longest", previous.get("seconds", 0)))
-        times = {"seconds": seconds, "longest": longest}
-        files.write_json(record_path(document), about | times)
-    return about
+    root = files.project_root()
+    if not path.is_relative_to(root):
+        return None
+    name = path.relative_to(root).as_posix()
+    first, _, _ = name.partition("/")
+    hidden = any(part.startswith(".") or part == "__pycache__" for part in name.split("/"))
+    made = name.startswith(("cache/locks/", "cache/checkpoints/", "cache/local/"))
+    if hidden or made or first in ("_freeze", "_book", "_quick", "data", "site_libs"):
+        return None
+    if first == "digitcnn" and name.endswith(".py"):
+        return None
+    return name
 
 
-def read_page(path: Path) -> dict:
-    """A document's frozen results for one format; empty if they are damaged."""
+def read_record(folder: Path) -> dict:
+    """The record in a folder of frozen results; empty if there is none or it is damaged."""
     try:
-        return files.read_json(path)
-    except files.DigitcnnError:
+        about = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        seal = about.pop("seal")
+    except (OSError, ValueError, AttributeError, KeyError):
         return {}
+    return about if seal == files.fingerprint(about) else {}
 
 
-def changes(document: str) -> list[str]:
-    """What changed since `document` was executed, as words; empty if its results still fit."""
-    about = read_record(document)
+def options_digest() -> str:
+    """Digest of the options in Quarto's configuration that say how cells are executed."""
+    import yaml
+
+    root, found = files.project_root(), {}
+    for path in sorted([*root.glob("_quarto*.yml"), *root.glob("chapters/_metadata.yml")]):
+        about = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        formats = about.get("format")
+        formats = formats if isinstance(formats, dict) else {}
+        found[path.name] = {
+            "options": {k: about[k] for k in sorted(about) if _executes(k)},
+            "formats": {
+                name: {k: own[k] for k in sorted(own) if _executes(k)}
+                for name, own in formats.items()
+                if isinstance(own, dict)
+            },
+        }
+    return files.fingerprint(found)
+
+
+def _executes(option: str) -> bool:
+    return option in ("execute", "jupyter", "engine", "echo", "eval") or option.startswith("fig-")
+
+
+def frozen_files(folder: Path) -> dict[str, str | None]:
+    """The digest of each frozen page and figure by its name in a folder of frozen results."""
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {
+        path.relative_to(folder).as_posix(): file_digest(path)
+        for path in paths
+        if path.name != RECORD
+    }
+
+
+def changes(document: str, folder: Path | None = None) -> list[str]:
+    """What changed since a document was executed, a phrase each; empty if its results still fit.
+
+    Args:
+        folder: the frozen results to judge, default those in ``_freeze``.
+    """
+    folder = folder or frozen(document)
+    about = read_record(folder)
     if not about:
         return ["there is no valid record of what it was made from"]
     found = []
-    for page in sorted((frozen(document) / "execute-results").glob("*.json")):
-        if about["key"] not in read_page(page).get("result", {}).get("markdown", ""):
-            found.append(f"{files.shown(page)} is of another execution or damaged")
-    modules = {module: module_digest(module) for module in reached(document)}
-    for module in sorted(modules.keys() | about["modules"].keys()):
-        if modules.get(module) != about["modules"].get(module):
-            found.append(f"digitcnn/{module}.py changed")
+    now = frozen_files(folder)
+    for name, digest in about["frozen"].items():
+        if now.get(name) != digest:
+            found.append(f"its frozen {name} {'changed' if name in now else 'is missing'}")
+    found += [f"its frozen {name} was added" for name in now.keys() - about["frozen"].keys()]
+    if about["source"] != source_digest(document):
+        found.append("its text changed")
+    if about["profile"] != files.profile():
+        found.append(f"it was executed in the {about['profile']} profile")
+    if about["options"] != options_digest():
+        found.append("options in _quarto.yml or _metadata.yml changed")
+    for name, digest in about["modules"].items():
+        if (current := module_digest(name)) != digest:
+            found.append(f"digitcnn/{name.replace('.', '/')}.py {_how(current)}")
     for name, digest in about["files"].items():
-        path = files.results_root() / name
-        if not path.is_file():
-            found.append(f"{name} is missing")
-        elif _file_digest(path) != digest:
-            found.append(f"{name} changed")
-    return found
+        if (current := file_digest(files.project_root() / name)) != digest:
+            found.append(f"{name} {_how(current)}")
+    return found + [f"{name} has another version" for name in other_libraries(about)]
 
 
-def thaw() -> list[str]:
-    """Delete the frozen results of documents that no longer fit; a line for each, with why."""
-    lines = []
-    if files.profile() == "quick":  # is never frozen
-        return lines
+def _how(current: str | None) -> str:
+    return "is missing" if current is None else "changed"
+
+
+@functools.cache
+def _version(library: str) -> str | None:
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def other_libraries(about: dict) -> list[str]:
+    """Libraries of a record that have another version here, where all of them are installed."""
+    recorded = about.get("libraries", {})
+    here = {name: _version(name) for name in recorded}
+    return [] if None in here.values() else [n for n, v in here.items() if v != recorded[n]]
+
+
+def state(document: str) -> State:
+    """How a document's frozen results stand to what they were made from."""
+    folder = frozen(document)
+    if not all((folder / page).is_file() for page in PAGES):
+        return State(Freshness.MISSING)
+    if document in OLD_GRID and files.profile() == "full":
+        return State(Freshness.OLD_GRID)
+    if found := changes(document):
+        return State(Freshness.STALE, tuple(found))
+    return State(Freshness.CURRENT)
+
+
+def enter_digests() -> list[str]:
+    """Enter the digest of edited sources in the frozen pages of chapters on `OLD_GRID`.
+
+    So Quarto and the renderer without it go on to show what is frozen. Returns their names.
+    """
+    entered = []
     for document in documents():
-        if frozen(document).is_dir() and (found := changes(document)):
-            shutil.rmtree(frozen(document))
-            more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-            lines.append(f"{document} is executed again: {found[0]}{more}.")
-    return lines
+        if document not in OLD_GRID:
+            continue
+        digest = source_digest(document)
+        for page in (frozen(document) / name for name in PAGES):
+            try:
+                about = json.loads(page.read_text(encoding="utf-8"))
+            except (OSError, ValueError):
+                continue
+            if about.get("hash") != digest:
+                files.write_whole(page, json.dumps(about | {"hash": digest}, indent=2))
+                entered.append(document)
+    return list(dict.fromkeys(entered))

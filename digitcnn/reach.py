@@ -281,6 +281,12 @@ def _definition(where: str, name: str, keys: frozenset[str] | None) -> tuple[str
     return files.fingerprint(plain), tuple(dict.fromkeys(tree.references))
 
 
+def module_digest(name: str) -> str | None:
+    """Digest of a whole module of this package; None if there is none."""
+    found = module(name)
+    return None if found is None else _definition(name, "", None)[0]
+
+
 def digests(
     roots: tuple[str, ...],
     entries: dict[str, frozenset[str]] | None = None,

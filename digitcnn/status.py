@@ -1,17 +1,14 @@
-"""Status: what is current, what is stale and why, and what it would cost to make it again.
+"""Status: what is current, what is stale and why, and what training would cost.
 
-`digitcnn status` shows it, the book's pre-render step acts on it (`before_render`), the appendix
-lists the runs (`run_table`). Costs are wall times as recorded when a thing was last made; a run
-that was never trained is estimated from the pace of another. Needs no torch.
+`digitcnn status` shows it, the appendix lists the runs (`run_table`). Costs are computed from the
+number of images and the rates below. Needs no torch.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -33,10 +30,7 @@ TRAIN_IMAGES = {
     "full": {"mnist": 49_000, "svhn": 69_502},
     "quick": {"mnist": 1_257, "svhn": 2_515},
 }
-UNREAD = "data not read yet"  # what `runs.stale` says where reading may be all that is needed
-UNKNOWN = "unknown"  # what a document costs that was never executed
-PAGES = ("html.json", "typ.json")  # a document's frozen results, a file a format
-_MADE_OTHERWISE = ("runs", "metrics", "data", "chapters", "checkpoints", "features", "locks")
+_MADE_OTHERWISE = ("answers", "data", "local")  # of runs, of data sets, not committed
 
 
 # Runs
@@ -71,11 +65,12 @@ def state(run: RunConfig) -> str:
 
 def saved_epoch(run: RunConfig) -> int:
     """How many epochs of an unfinished run are saved, from its checkpoint's head alone."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+    try:
         with runs.checkpoint_path(run).open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             return int(json.loads(file.read(min(length, 1_000_000)))["__metadata__"]["epoch"])
-    return 0
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
 
 
 def last_accuracies(run: RunConfig) -> list[str]:
@@ -118,11 +113,12 @@ def images_to_evaluate(run: RunConfig) -> int:
     return judged + sum(_part(run, *asked) for asked in runs.kept_answers(run))
 
 
-def seconds(run: RunConfig) -> float:
+def seconds(run: RunConfig, from_start: bool = False) -> float:
     """Estimated time of training a run on an idle core, or of the rest if it was interrupted."""
     whole = images_to_learn(run) / LEARNED_PER_SECOND
     whole += images_to_evaluate(run) / EVALUATED_PER_SECOND
-    return whole * max(0, run.epochs - saved_epoch(run)) / run.epochs
+    done = 0 if from_start else saved_epoch(run)
+    return whole * max(0, run.epochs - done) / run.epochs
 
 
 def cores() -> int:
@@ -143,67 +139,23 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-# Chapters and what they cache
+def stored_results() -> dict[str, str]:
+    """The state in words of every stored result, by its path below the project; see `store.stale`.
 
-
-def document_state(document: str) -> str:
-    """The state in words of a document's frozen results."""
-    pages = [provenance.frozen(document) / "execute-results" / name for name in PAGES]
-    if not all(page.is_file() for page in pages):
-        return "missing"
-    if found := provenance.changes(document):
-        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-        return f"stale: {found[0]}{more}"
-    text = (files.project_root() / f"{document}.qmd").read_bytes().replace(b"\r\n", b"\n")
-    digest = hashlib.md5(text).hexdigest()  # Quarto's own rule
-    same = all(provenance.read_page(page).get("hash") == digest for page in pages)
-    return "current" if same else "stale: its text changed"
-
-
-def cached_results() -> dict[str, str]:
-    """The state in words of every cached result, by its path below the project.
-
-    What a result was made from is known exactly only where it is used, because its key covers
-    the source of functions. A chapter's record vouches for it: its key was right when the chapter
-    was executed, and nothing that the chapter reached has changed since. Otherwise its key is
-    compared, and the result made again if need be, when the chapter is executed.
+    What is kept of runs is shown with the runs.
     """
-    found: dict[str, str] = {}
-    for document in provenance.documents():
-        named = provenance.read_record(document).get("files", {})
-        changed = dict(line.split(" ", 1) for line in provenance.changes(document))
-        own = {name for name in named if _is_cached(name)}
-        causes = [f"{name} {how}" for name, how in changed.items() if name not in own]
-        for name in own:
-            if name in changed:
-                state = changed[name].removeprefix("is ")
-            else:
-                state = f"to be checked: {causes[0]}" if causes else "current"
-            if found.get(name) != "current":
-                found[name] = state
-    for path in files.cache_path().glob("*/*"):
+    from . import store
+
+    found = {}
+    for path in sorted(files.cache_path().rglob("*.npz")):
         name = path.relative_to(files.results_root()).as_posix()
-        if _is_cached(name) and not path.name.startswith("."):
-            found.setdefault(name, "read by no chapter")
-    return dict(sorted(found.items()))
-
-
-def _is_cached(name: str) -> bool:
-    return name.startswith("cache/") and name.split("/")[1] not in _MADE_OTHERWISE
-
-
-def document_seconds(document: str) -> float | None:
-    """Wall time of executing a document once, for one format; None if it never was.
-
-    Where runs or stored results changed, what it cached has to be made again: then its longest.
-    """
-    record = provenance.read_record(document)
-    decisive = tuple(f"digitcnn/{module}.py" for module in runs.KEYED_MODULES)
-    still_cached = all(
-        line.startswith("digitcnn/") and not line.startswith(decisive)
-        for line in provenance.changes(document)
-    )
-    return record.get("seconds" if still_cached else "longest", record.get("seconds"))
+        if name.split("/")[1] in _MADE_OTHERWISE or path.name.startswith("."):
+            continue
+        try:
+            found[name] = store.stale(path) or "current"
+        except DigitcnnError:
+            found[name] = "damaged"
+    return found
 
 
 # The table of `digitcnn status`
@@ -256,10 +208,10 @@ def run_rows(every: bool) -> list[Row]:
     return rows
 
 
-def cached_rows(every: bool) -> list[Row]:
-    """A row per folder of cached results, or with `every` per file."""
+def stored_rows(every: bool) -> list[Row]:
+    """A row per folder of stored results, or with `every` per file."""
     folders: dict[str, list[str]] = {}
-    for name, known in cached_results().items():
+    for name, known in stored_results().items():
         folders.setdefault(name if every else str(Path(name).parent), []).append(known)
     return [
         Row(name if every else f"{name} ({len(states)})", tally(states), "by chapter")
@@ -268,14 +220,11 @@ def cached_rows(every: bool) -> list[Row]:
 
 
 def document_rows() -> list[Row]:
-    """A row per document of the book; executing it once per format makes it current."""
+    """A row per document of the book."""
     rows = []
     for document in provenance.documents():
-        known, cost = document_state(document), document_seconds(document)
-        wrong = known != "current"
-        left = (cost or 0) * len(PAGES) if wrong else 0
-        shown = UNKNOWN if cost is None else f"{len(PAGES)} x {duration(cost)}"
-        rows.append(Row(document, known, shown, left, wrong=wrong))
+        known = provenance.state(document)
+        rows.append(Row(document, str(known), wrong=not known.whole))
     return rows
 
 
@@ -286,97 +235,33 @@ def tally(states: Iterable[str]) -> str:
 
 
 def print_status(every: bool = False) -> int:
-    """Print runs, cached results and chapters; 1 unless the main runs and chapters are current."""
+    """Print runs, stored results and chapters; 1 unless the main runs and chapters are current."""
     parts = {"run": run_rows(every)}
     if files.profile() == "full":  # the quick profile freezes no chapter
-        parts |= {"cached results": cached_rows(every), "chapter": document_rows()}
+        parts |= {"stored results": stored_rows(every), "chapter": document_rows()}
     rows = [row for part in parts.values() for row in part]
     wide, broad = (max(len(row[i]) for row in rows) for i in (0, 1))
     line = f"{{:<{wide}}}  {{:<{broad}}}  {{:>10}} {{:>7}} {{:>10}} {{:>7}}"
     for title, part in parts.items():
         if part:
             columns = ("epochs", "validation", "test") if title == "run" else ("", "", "")
-            print(line.format(title, "state", "to remake", *columns).rstrip())
+            head = "one core" if title == "run" else ""
+            print(line.format(title, "state", head, *columns).rstrip())
         for row in part:
             columns = (row.epochs, row.validation, row.test)
             print(line.format(row.name, row.state, row.cost, *columns).rstrip())
         if part:
             print()
+    whole = sum(seconds(run, from_start=True) for run in runs.registry().values())
     left, wrong = sum(row.left for row in rows), any(row.wrong for row in rows)
-    if left or wrong:
-        more = " and what is unknown" if any(r.wrong and r.cost == UNKNOWN for r in rows) else ""
-        print(f"To make all current: about {duration(left)}{more}.")
-    else:
-        print("All is current.")
+    print(
+        f"All runs on two idle cores, one process each: {duration(together(whole, 2))}; "
+        f"still to train: {duration(together(left, 2)) if left else 'nothing'}."
+    )
+    for data in runs.DATA:
+        if runs.has_manifest(data):
+            print(f"{data}: results are from {runs.manifest(data)['copy']}.")
     return int(wrong)
-
-
-# Before a render
-
-
-def before_render() -> int:
-    """The book's pre-render step: thaw what no longer fits and say what has to be trained.
-
-    Where training is forbidden (``DIGITCNN_TRAIN=never``), that is an error, and nothing is
-    thawed. Returns an exit status.
-    """
-    try:
-        notice = training_notice(to_execute())
-        for line in provenance.thaw():
-            print(line, flush=True)
-    except DigitcnnError as error:
-        print(error, file=sys.stderr)
-        return 1
-    if notice:
-        print(notice, flush=True)
-    return 0
-
-
-def to_execute() -> list[str]:
-    """The documents whose cells the coming render runs, as Quarto describes it, if it does."""
-    documents = provenance.documents()
-    chosen = os.environ.get("QUARTO_PROJECT_INPUT_FILES")
-    if chosen and not os.environ.get("QUARTO_PROJECT_RENDER_ALL"):  # these, frozen or not
-        root = files.project_root()
-        named = {(root / line).resolve().with_suffix("") for line in chosen.splitlines()}
-        return [name for name in documents if (root / name).resolve() in named]
-    if files.profile() == "quick":
-        return documents
-    return [name for name in documents if document_state(name) != "current"]
-
-
-def training_notice(documents: list[str]) -> str:
-    """A sentence on the runs that executing `documents` has to train, with how long it takes.
-
-    Empty if there are none. Raises `DigitcnnError` if it is certain and training is forbidden.
-    """
-    if not documents:
-        return ""
-    records = {name: provenance.read_record(name).get("files") for name in documents}
-    read = {path for paths in records.values() for path in paths or ()}
-    waiting = [run for run in runs.registry().values() if reason(run) not in ("", UNREAD)]
-    certain = [
-        run for run in waiting if {f"cache/runs/{run.id}.json", f"models/{run.model_file}"} & read
-    ]
-    unrecorded = [name for name, paths in records.items() if paths is None]
-    how_long = duration(sum(seconds(run) for run in certain or waiting))
-    if certain:
-        shown = ", ".join(run.id for run in certain[:3])
-        if len(certain) > 3:
-            shown = f"{len(certain)} runs ({shown}, …)"
-        if os.environ.get("DIGITCNN_TRAIN") == "never":
-            named = "--all" if len(certain) > 3 else " ".join(run.id for run in certain)
-            raise DigitcnnError(
-                f"This render would have to train {shown} (about {how_long}), but DIGITCNN_TRAIN "
-                f"is 'never': run `digitcnn train {named}` first."
-            )
-        return f"This render has to train {shown} first, about {how_long}."
-    if waiting and unrecorded:
-        return (
-            f"This render may have to train up to {len(waiting)} runs first, about {how_long}: "
-            f"what {unrecorded[0]} needs is not recorded yet."
-        )
-    return ""
 
 
 # The appendix
@@ -415,7 +300,7 @@ def _each(values: Iterable[str]) -> str:
 
 
 def environment_table(records: dict[str, dict]) -> pd.DataFrame:
-    """Where runs were made: a row for the main runs, the experiments and those of question (e).
+    """Where runs were made: a row for each group of runs.
 
     Columns: runs, number, machine, versions (Python, torch), wall time.
     """
@@ -423,9 +308,7 @@ def environment_table(records: dict[str, dict]) -> pd.DataFrame:
 
     kinds: dict[str, list[dict]] = {}
     for name, record in records.items():
-        run = runs.get(name)
-        kind = "experiments" if is_experiment(run) else "imbalance" if run.class_counts else "long"
-        kinds.setdefault(kind, []).append(record)
+        kinds.setdefault(runs.get(name).group, []).append(record)
     return pd.DataFrame(
         {
             "runs": kind,

@@ -7,9 +7,6 @@ lets ``portable.lua`` number and cross-reference them the way Quarto does, and h
 HTML and Typst.  A document whose frozen results are missing or stale is refused by name.
 
     python tools/portable.py                       # _book/index.html and _book/<title>.pdf
-    python tools/portable.py --execute --freeze build/quick --profile quick --banner "QUICK RUN"
-
-``--execute`` runs the Python cells itself (nbclient), for machines that lack Quarto.
 """
 
 from __future__ import annotations
@@ -219,7 +216,7 @@ def load_document(root: Path, item: dict, fmt: str, freeze: Path | None, config:
     elif CELL.search(text) or "jupyter" in meta or meta.get("engine") == "jupyter":
         folder = frozen_dir(freeze, file)
         result = folder / "execute-results" / f"{FORMATS[fmt][0]}.json"
-        remedy = "render the book with Quarto or give --execute with a --freeze folder"
+        remedy = "run `make report`"
         if not result.exists():
             raise Problem(f"{file} has no frozen results for {fmt}; {remedy}.")
         try:
@@ -453,11 +450,15 @@ INTERNAL = [  # options that are not passed on as attributes of the cell
 
 
 def execute(
-    qmd_path: Path, freeze_dir: Path, root: Path | None = None, config=None, profiles=()
-) -> None:
-    """Run a document's Python cells in one kernel and write frozen results for both formats."""
+    qmd_path: Path, folder: Path, root: Path, config=None, profiles=(), first="", last="", more=()
+) -> str:
+    """Run a document's Python cells in one kernel and write frozen results for both formats.
+
+    `folder` is where they go; `first` and `last` are cells of the caller's, around the document's;
+    returned is what the last one prints. `more` is added to the kernel's environment.
+    """
     qmd_path = Path(qmd_path).resolve()
-    root = (root or next(p for p in qmd_path.parents if (p / "_quarto.yml").exists())).resolve()
+    root = root.resolve()
     config = load_config(root, list(profiles)) if config is None else config
     name = qmd_path.relative_to(root).as_posix()
     source = read_source(qmd_path, root)
@@ -476,11 +477,14 @@ def execute(
         "QUARTO_FIG_HEIGHT": str(size["height"]),
         "QUARTO_FIG_DPI": str(size["dpi"]),
         "QUARTO_FIG_FORMAT": "retina",
+        **dict(more),
     }
     texts: dict[str, list[str]] = {fmt: [] for fmt in FORMATS}
     figures: dict[str, bytes] = {}
     with kernel(name, root, environment) as run:  # in the root: execute-dir is project
         run(SETUP.format(**size), "the setup cell")
+        if first:
+            run(first, "the first cell")
         for number, (passage, own, code) in enumerate(passages(source), start=2):
             passage = inline(passage, run)
             for text in texts.values():
@@ -494,7 +498,7 @@ def execute(
                 text.append(
                     cell_markdown(fmt, code, own, opts, outputs, label, qmd_path.stem, figures)
                 )
-    folder = frozen_dir(freeze_dir, name)
+        told = run(last, "the last cell").outputs[-1].text if last else ""
     shutil.rmtree(folder, ignore_errors=True)
     for fmt, (ending, figure_folder) in FORMATS.items():
         for file, data in figures.items():
@@ -503,6 +507,7 @@ def execute(
         result |= {"supporting": [f"{qmd_path.stem}_files"], "filters": [], "includes": {}}
         data = json.dumps({"hash": document_hash(qmd_path), "result": result}, indent=2)
         write_whole(folder / "execute-results" / f"{ending}.json", data.encode())
+    return told
 
 
 def passages(source: str):
@@ -679,7 +684,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--freeze", type=Path, help="folder of frozen results (default: _freeze)")
     parser.add_argument("--output", type=Path, help="output folder (default: the project's)")
     parser.add_argument("--banner", default="", help="text to show on every page")
-    parser.add_argument("--execute", action="store_true", help="run the cells first")
     args = parser.parse_args(argv)
     root = args.project.resolve()
     profiles = [p.strip() for p in args.profile.split(",") if p.strip()]
@@ -687,14 +691,6 @@ def main(argv: list[str] | None = None) -> int:
         config = load_config(root, profiles)
         freeze = (args.freeze or root / "_freeze").resolve()
         output = args.output or root / (config.get("project") or {}).get("output-dir", "_book")
-        if args.execute:
-            if freeze == root / "_freeze":
-                raise Problem("--execute needs a --freeze folder other than Quarto's _freeze.")
-            for item in items(config):
-                path = root / (item.get("file") or "")
-                if path.is_file() and CELL.search(read_source(path, root)):
-                    execute(path, freeze, root, config, profiles)
-                    print(f"ran {item['file']}")
         for fmt in args.to or FORMATS:
             path = render(root, fmt, freeze, output, config, args.banner, profiles)
             print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")

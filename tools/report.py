@@ -29,7 +29,6 @@ NOT_COPIED = (  # results, data and environments have no place in the quick run'
     ".git", ".venv", ".quarto", ".*.lock", ".*_cache", ".hypothesis", "_book*", "_quick",
     "_freeze*", "data", "cache", "models", "site_libs", LOG.name,
 )  # fmt: skip
-BENCHMARKS = (Path("cache", "results", "augmentation.csv"),)  # of benchmarks/, shown as they are
 BAD = re.compile(  # warnings that mean a broken report
     r"(?i)warn.*(unable to resolve|not found|could not (fetch|find|convert)|duplicate)"
 )
@@ -74,11 +73,12 @@ def report() -> None:
     quarto = environment.quarto()
     if not quarto:
         print("Rendering with the portable renderer (there is no Quarto 1.9 or newer here).")
-    thaw()
-    stale = stale_documents()
-    if stale:
-        execute_needed(stale)
-    render(ROOT, quarto, FRESH, execute=bool(stale), **READING)
+    if stale := stale_documents():
+        names = ", ".join(stale[:3]) + (f" and {len(stale) - 3} more" if len(stale) > 3 else "")
+        print(f"To execute: {names}, in the full environment.")
+        environment.ensure("full")
+        step("execute.py", ROOT, **READING)
+    render(ROOT, quarto, FRESH, **READING)
     html, pdf = check(FRESH)
     if BOOK.exists():
         BOOK.rename(PREVIOUS)
@@ -86,29 +86,36 @@ def report() -> None:
     announce("Report", [BOOK / html, BOOK / pdf], began)
 
 
-def thaw() -> None:
-    """Drop the frozen results that no longer fit the code or the stored results.
-
-    Quarto does this as its pre-render step; here it comes first, so that the environment which
-    the execution needs is there, and so that the portable renderer has it too.
-    """
+def stale_documents() -> list:
+    """The documents that have to be executed, after what a killed run left was put in order."""
     env = environment.environment(**READING)
-    command = [environment.PYTHON, ROOT / "tools" / "thaw.py"]
-    if subprocess.run(command, env=env, cwd=ROOT).returncode:
-        raise SetupError("The step before the render failed: see the line above.")
+    command = [environment.PYTHON, ROOT / "tools" / "execute.py", "--list"]
+    answer = subprocess.run(command, env=env, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    if answer.returncode:
+        raise SetupError("The book's documents cannot be read: see the line above.")
+    return answer.stdout.split()
 
 
-def execute_needed(stale: list) -> None:
-    """Say which documents have to be executed, and set up what that needs."""
-    names = ", ".join(stale[:3]) + (f" and {len(stale) - 3} more" if len(stale) > 3 else "")
-    print(f"No valid frozen results for {names}: running their cells, in the full environment.")
-    environment.ensure("full")
+def step(tool: str, project: Path, *arguments: str, **more: str) -> None:
+    """Run another tool of the project to its end, its output on the terminal."""
+    env = environment.environment(PYTHONUNBUFFERED="1", **more)
+    command = [environment.PYTHON, project / "tools" / tool, *arguments]
+    process = subprocess.Popen(command, env=env, cwd=project)
+    try:
+        status = process.wait()
+    except BaseException:
+        process.terminate()  # it puts back what it began to change
+        process.wait()
+        raise
+    if status:
+        raise SetupError(f"{tool} ended with status {status}: see the line above.")
 
 
 def quick() -> None:
     """Run everything from nothing on small data, in a copy of the project, to `_quick/`.
 
-    In a copy because Quarto with ``freeze: false`` deletes the project's frozen results.
+    In a copy, so that nothing of it can be taken for the report's results. First all runs are
+    trained, two at a time, then each chapter is executed once, then both formats are rendered.
     """
     began = time.monotonic()
     environment.ensure("full")
@@ -118,7 +125,10 @@ def quick() -> None:
     project = target / "project"
     copy_project(project)
     names = {"DIGITCNN_PROFILE": "quick", "DIGITCNN_ROOT": str(project), "DIGITCNN_TRAIN": ""}
-    render(project, quarto, project / "_book.new", execute=True, profile="quick", **names)
+    print(f"{BANNER}.")
+    step("train.py", project, **names)
+    step("execute.py", project, "--profile", "quick", **names)
+    render(project, quarto, project / "_book.new", profile="quick", **names)
     html, pdf = check(project / "_book.new")
     (project / "_book.new").rename(target / "book")
     for results in ("cache", "models"):
@@ -139,42 +149,18 @@ def preview() -> None:
         raise SetupError(f"Quarto's preview ended with status {status}.")
 
 
-def stale_documents() -> list:
-    """The book's documents whose frozen results are missing or of another text."""
-    code = (
-        "import sys, portable, pathlib; root = pathlib.Path(sys.argv[1])\n"
-        "config = portable.load_config(root, [])\n"
-        "for item in portable.items(config):\n"
-        "    try:\n"
-        "        for fmt in portable.FORMATS:\n"
-        "            portable.load_document(root, item, fmt, root / '_freeze', config)\n"
-        "    except portable.Problem: print(item['file'])\n"
-    )
-    command = [environment.PYTHON, "-c", code, ROOT]
-    env = environment.environment(PYTHONPATH=str(ROOT / "tools"))
-    answer = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True)
-    if answer.returncode:
-        reason = (answer.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise SetupError(f"The book's documents cannot be read ({reason}): see _quarto.yml.")
-    return answer.stdout.split("\n")[:-1]
-
-
-def render(
-    project: Path, quarto: Path | None, output: Path, execute: bool, profile: str = "", **more: str
-) -> None:
-    """Render a project to an empty folder, with Quarto or the portable renderer."""
+def render(project: Path, quarto: Path | None, output: Path, profile: str = "", **more: str):
+    """Render a project, all of it frozen, to an empty folder: by Quarto or the other renderer."""
     remove(output)
     if quarto:
         command = [quarto, "render", "--output-dir", output.name]
     else:
         command = [environment.PYTHON, project / "tools" / "portable.py", "--output", output]
-        if execute:
-            command += ["--execute", "--freeze", project / "_freeze.new"]
         if profile == "quick":
             command += ["--banner", BANNER]
     command += ["--profile", profile] if profile else []
     env = environment.environment(PYTHONUNBUFFERED="1", **more)
-    log = follow(command, project, env, show_all=execute)
+    log = follow(command, project, env, show_all=False)
     bad = next((line for line in log if BAD.search(line)), None)
     if bad:
         raise SetupError(f"The render has broken references, see {LOG.name}: {bad.strip()}")
@@ -225,7 +211,7 @@ def check(book: Path) -> tuple:
 
 
 def copy_project(target: Path) -> None:
-    """Copy the project's sources, without data, environments and results but a benchmark's."""
+    """Copy the project's sources, without data, environments and results."""
     at_root = shutil.ignore_patterns(*NOT_COPIED)
     below = shutil.ignore_patterns("__pycache__", "*_files", "*.part", ".*_cache")
 
@@ -233,16 +219,15 @@ def copy_project(target: Path) -> None:
         return (at_root if Path(folder) == ROOT else below)(folder, names)
 
     shutil.copytree(ROOT, target, ignore=ignored)
-    for benchmark in BENCHMARKS:  # hours of training that no chapter repeats
-        (target / benchmark).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / benchmark, target / benchmark)
+    quick = target / "_quarto-quick.yml"  # the copy's chapters are frozen before the render
+    quick.write_text(quick.read_text("utf-8").replace("freeze: false", "freeze: auto"), "utf-8")
 
 
 def tidy() -> None:
     """Remove what a render leaves, and put the book back if it was stopped between two renames."""
     if PREVIOUS.is_dir() and not BOOK.exists():
         PREVIOUS.rename(BOOK)
-    for folder in (FRESH, PREVIOUS, ROOT / "_freeze.new", ROOT / "_quick" / "project"):
+    for folder in (FRESH, PREVIOUS, ROOT / "_quick" / "project"):
         remove(folder)
 
 
