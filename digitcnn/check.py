@@ -50,7 +50,7 @@ def report_problems() -> list[str]:
         config = portable.load_config(root, [])
         for item in portable.items(config):
             name = item.get("file", "").removesuffix(".qmd")
-            if name in executed and (state := status.document_state(name)) != "current":
+            if name in executed and not (state := provenance.state(name)).whole:
                 found.append(f"{name}.qmd is {state}: run `make report`.")
             try:
                 loaded = [
@@ -90,10 +90,14 @@ def result_problems() -> list[str]:
         for split in ("train", *run.held_out):
             path = runs.metrics_path(run, split)
             rows = path.read_text(encoding="utf-8").splitlines()[1:]
-            if [row.split("\t")[0] for row in rows] != [str(e + 1) for e in range(run.epochs)]:
+            every = run.evaluate_every_epoch or split == "train"
+            first = 1 if every else run.epochs
+            if [row.split("\t")[0] for row in rows] != [
+                str(epoch) for epoch in range(first, run.epochs + 1)
+            ] and runs.read_record(run).get("diverged") is None:
                 found.append(
-                    f"{files.shown(path)} has {len(rows)} rows, not one for each of {run.epochs} "
-                    "epochs: delete its folder and run `make train`."
+                    f"{files.shown(path)} has {len(rows)} rows, not one for each evaluation: delete "
+                    "its folder and run `make train`."
                 )
     for state, names in others.items():
         shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if names[4:] else "")

@@ -79,8 +79,8 @@ def cache_path(*parts: str) -> Path:
 
 
 def checkpoints_root() -> Path:
-    """Where unfinished training lies: ``DIGITCNN_CHECKPOINTS``, else below ``cache/``."""
-    return _folder_from_environment("DIGITCNN_CHECKPOINTS", cache_path("checkpoints"))
+    """Where unfinished training lies: ``DIGITCNN_CHECKPOINTS``, else in ``cache/local/``."""
+    return _folder_from_environment("DIGITCNN_CHECKPOINTS", cache_path("local", "checkpoints"))
 
 
 def model_path(file_name: str) -> Path:
@@ -194,7 +194,7 @@ def lock(name: str) -> Iterator[None]:
     """Hold the named lock of this results tree; it dies with the process that owns it."""
     from filelock import FileLock, Timeout
 
-    path = cache_path("locks", f"{name}.lock")
+    path = cache_path("local", "locks", f"{name}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         owner = FileLock(path)

@@ -115,12 +115,24 @@ def counts(path: Path) -> str | None:
     name = path.relative_to(root).as_posix()
     first, _, _ = name.partition("/")
     hidden = any(part.startswith(".") or part == "__pycache__" for part in name.split("/"))
-    made = name.startswith(("cache/locks/", "cache/checkpoints/", "cache/local/"))
-    if hidden or made or first in ("_freeze", "_book", "_quick", "data", "site_libs"):
+    if (
+        hidden
+        or name.startswith("cache/local/")
+        or first in ("_freeze", "_book", "_quick", "data", "site_libs")
+    ):
         return None
     if first == "digitcnn" and name.endswith(".py"):
         return None
     return name
+
+
+def committed(name: str) -> bool:
+    """Whether a file below ``cache/`` or ``models/``, relative to the project, is in the repository.
+
+    All of these are but what lies in ``cache/local/`` and what is being written.
+    """
+    inside = name.startswith(("cache/", "models/")) and not name.startswith("cache/local/")
+    return inside and not Path(name).name.startswith(".")
 
 
 def read_record(folder: Path) -> dict:

@@ -334,7 +334,7 @@ def model_table(records: dict[str, dict]) -> pd.DataFrame:
     rows = []
     for name, record in records.items():
         path = runs.weights_path(runs.get(name))
-        if path.is_file() and provenance.kept(f"models/{path.name}"):
+        if path.is_file() and provenance.committed(f"models/{path.name}"):
             size = f"{path.stat().st_size / 1e6:.2f} MB"
             rows.append((path.name, f"{record['parameters']:,}", size, record["key"]))
             files.noted(path)

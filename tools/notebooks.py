@@ -26,7 +26,10 @@ import portable  # noqa: E402
 from environment import only_one  # noqa: E402
 from report import BANNER  # noqa: E402
 
-from digitcnn import files, provenance, status  # noqa: E402
+from digitcnn import files, provenance  # noqa: E402
+from digitcnn.provenance import Freshness  # noqa: E402
+
+CURRENT = Freshness.CURRENT
 
 MARK = re.compile(r"^NOTEBOOK(CELL|OUTPUT|REFERENCES)(\d*)$", re.MULTILINE)
 REFERENCE = re.compile(r"(?:fig|tbl|sec|eq|lst)-[\w-]+")
@@ -103,7 +106,9 @@ class Chapter:
     def key(self) -> str:
         """What the notebook is made from, as a fingerprint."""
         used = {x: self.names[x] for x in REFERENCE.findall(self.text) if x in self.names}
-        made = provenance.read_record(self.document.removesuffix(".qmd")).get("key")
+        made = provenance.read_record(provenance.frozen(self.document.removesuffix(".qmd"))).get(
+            "frozen"
+        )
         paths = [Path(__file__), HERE / "notebook.lua", *bibliography(self.root, self.config)]
         return files.fingerprint(self.text, used, made, [path.read_text("utf-8") for path in paths])
 
@@ -249,15 +254,12 @@ def main(arguments: list) -> int:
             full = files.profile() == "full"
             for number, chapter in enumerate(waiting, 1):
                 name = chapter.document.removesuffix(".qmd")
-                estimate = ""
-                if full:
-                    if (state := status.document_state(name)) != "current":
-                        raise portable.Problem(
-                            f"{chapter.document} has to be executed for the report first "
-                            f"({state}): run `make report`."
-                        )
-                    estimate = f", at most {status.duration(status.document_seconds(name))}"
-                print(f"[{number}/{len(waiting)}] {chapter.document}{estimate} …", flush=True)
+                if full and (state := provenance.state(name)).freshness is not CURRENT:
+                    raise portable.Problem(
+                        f"{chapter.document} cannot be a notebook yet, it is {state}: run "
+                        "`make report`."
+                    )
+                print(f"[{number}/{len(waiting)}] {chapter.document} …", flush=True)
                 began = time.monotonic()
                 path = make(chapter)
                 size, seconds = path.stat().st_size / 1e6, time.monotonic() - began

@@ -480,7 +480,7 @@ def execute(
         **dict(more),
     }
     texts: dict[str, list[str]] = {fmt: [] for fmt in FORMATS}
-    figures: dict[str, bytes] = {}
+    figures: dict[str, dict[str, bytes]] = {fmt: {} for fmt in FORMATS}
     with kernel(name, root, environment) as run:  # in the root: execute-dir is project
         run(SETUP.format(**size), "the setup cell")
         if first:
@@ -496,12 +496,12 @@ def execute(
             outputs = run(code, f"cell {label}").outputs if opts["eval"] and code else []
             for fmt, text in texts.items():
                 text.append(
-                    cell_markdown(fmt, code, own, opts, outputs, label, qmd_path.stem, figures)
+                    cell_markdown(fmt, code, own, opts, outputs, label, qmd_path.stem, figures[fmt])
                 )
         told = run(last, "the last cell").outputs[-1].text if last else ""
     shutil.rmtree(folder, ignore_errors=True)
     for fmt, (ending, figure_folder) in FORMATS.items():
-        for file, data in figures.items():
+        for file, data in figures[fmt].items():
             write_whole(folder / figure_folder / file, data)
         result = {"engine": "jupyter", "markdown": "".join(texts[fmt])}
         result |= {"supporting": [f"{qmd_path.stem}_files"], "filters": [], "includes": {}}

@@ -311,7 +311,7 @@ def project(author: str) -> dict[str, bytes]:
 def packs_result(path: Path) -> bool:
     """Whether a file below `cache/` or `models/` is there and part of the repository."""
     where = path.relative_to(ROOT).as_posix()
-    return path.is_file() and (where.startswith("cache/chapters/") or provenance.kept(where))
+    return path.is_file() and provenance.committed(where)
 
 
 def archive(stem: str, packed: dict[str, bytes]) -> bytes:
