@@ -96,8 +96,8 @@ def result_problems() -> list[str]:
                 str(epoch) for epoch in range(first, run.epochs + 1)
             ] and runs.read_record(run).get("diverged") is None:
                 found.append(
-                    f"{files.shown(path)} has {len(rows)} rows, not one for each evaluation: delete "
-                    "its folder and run `make train`."
+                    f"{files.shown(path)} has {len(rows)} rows, not one for each evaluation: "
+                    "delete its folder and run `make train`."
                 )
     for state, names in others.items():
         shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if names[4:] else "")

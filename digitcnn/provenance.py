@@ -127,9 +127,9 @@ def counts(path: Path) -> str | None:
 
 
 def committed(name: str) -> bool:
-    """Whether a file below ``cache/`` or ``models/``, relative to the project, is in the repository.
+    """Whether a file, by its path in the project, is a stored result of the repository.
 
-    All of these are but what lies in ``cache/local/`` and what is being written.
+    All below ``cache/`` and ``models/`` are, but for ``cache/local/`` and what is being written.
     """
     inside = name.startswith(("cache/", "models/")) and not name.startswith("cache/local/")
     return inside and not Path(name).name.startswith(".")
