@@ -15,8 +15,8 @@ export NAME ROLL
 help:     ## list these targets
 	@sed -n 's/^\([a-z]*\): *## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
 
-report:   ## the whole report into _book/, HTML and PDF, from the frozen results
-	@$(PYTHON) tools/report.py
+report:   ## the whole report into _book/, HTML and PDF (CHAPTER=05: execute that one again first)
+	@$(PYTHON) tools/report.py report $(CHAPTER)
 
 preview:  ## the report in a browser, rendered again whenever a chapter is saved (needs Quarto)
 	@$(PYTHON) tools/report.py preview
@@ -38,8 +38,8 @@ test:     ## ruff and the whole test suite
 	@.venv/bin/ruff check .
 	@.venv/bin/python -m pytest
 
-quick:    ## everything from nothing on small embedded data, into _quick/, in minutes
-	@$(PYTHON) tools/report.py quick
+quick:    ## everything from nothing on toy data, into _quick/, in minutes (CHAPTER=05: that alone)
+	@$(PYTHON) tools/report.py quick $(CHAPTER)
 
 notebooks: ## each chapter as an executed Jupyter notebook, into notebooks/
 	$(full)

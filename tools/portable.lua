@@ -570,7 +570,9 @@ function Pandoc(all)
   local blocks, has_refs = pandoc.Blocks{}, false
   for _, d in ipairs(job.docs) do
     doc = d
-    blocks:extend(d.blocks:walk{Link = Link}:walk{Cite = Cite})
+    local walked = d.blocks:walk{Link = Link}:walk{Cite = Cite}
+    -- A page of one document alone: the others count for the numbers only.
+    if not job.only or job.only == d.file then blocks:extend(walked) end
   end
   for id, ref in pairs(refs) do report.names[id] = prefix_of(ref) .. NBSP .. ref.number end
   blocks:walk{Div = function(div) has_refs = has_refs or div.identifier == "refs" end}

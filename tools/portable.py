@@ -352,6 +352,23 @@ def render(
     return path
 
 
+def render_page(
+    root: Path, document: str, freeze: Path, path: Path, config: dict, banner="", profiles=()
+) -> Path:
+    """Render one document alone as HTML; what it refers to elsewhere is only numbered."""
+    docs = [
+        load_document(root, item, "html", freeze if item.get("file") == f"{document}.qmd" else None,
+                      config)
+        for item in items(config)
+    ]  # fmt: skip
+    with tempfile.TemporaryDirectory() as work:
+        job = new_job(docs, "html", root, work, config, profiles) | {"only": f"{document}.qmd"}
+        info = book_info(config)
+        page = to_html(job, config, root, info, banner, int(option("toc-depth", config, {}, 3)))
+    write_whole(path, page)
+    return path
+
+
 def new_job(docs: list, fmt: str, root: Path, work: str, config: dict, profiles=()) -> dict:
     """Return what portable.lua needs of the whole book."""
     numbered = option("number-sections", config, {}, True)
@@ -683,6 +700,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--profile", default=profile, help="profiles, with commas between them")
     parser.add_argument("--freeze", type=Path, help="folder of frozen results (default: _freeze)")
     parser.add_argument("--output", type=Path, help="output folder (default: the project's)")
+    parser.add_argument("--page", metavar="DOCUMENT", help="one document alone, as HTML")
     parser.add_argument("--banner", default="", help="text to show on every page")
     args = parser.parse_args(argv)
     root = args.project.resolve()
@@ -691,6 +709,10 @@ def main(argv: list[str] | None = None) -> int:
         config = load_config(root, profiles)
         freeze = (args.freeze or root / "_freeze").resolve()
         output = args.output or root / (config.get("project") or {}).get("output-dir", "_book")
+        if args.page:
+            path = render_page(root, args.page, freeze, args.output, config, args.banner, profiles)
+            print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
+            return 0
         for fmt in args.to or FORMATS:
             path = render(root, fmt, freeze, output, config, args.banner, profiles)
             print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")

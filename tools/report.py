@@ -1,8 +1,10 @@
 """Render the report: `make report`, `make quick` and `make preview`.
 
-    python3 tools/report.py            # _book/, HTML and PDF, from valid frozen results if possible
-    python3 tools/report.py quick      # _quick/book/, everything from nothing on embedded data
-    python3 tools/report.py preview    # Quarto's live preview
+    python3 tools/report.py             # _book/, HTML and PDF, executing first what is stale
+    python3 tools/report.py report 05   # the same, after chapter 05 was executed again
+    python3 tools/report.py quick       # _quick/book/, everything from nothing on toy data
+    python3 tools/report.py quick 05    # only chapter 05, on toy data: _quick/05-imbalance.html
+    python3 tools/report.py preview     # Quarto's live preview
 
 Sets up the environment that it needs. A render goes to a folder of its own, is checked, and only
 then takes the place of the previous one.
@@ -39,9 +41,9 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 def main(arguments: list) -> int:
     """Do what the command line asks for; return the exit status."""
-    tasks = {"": report, "quick": quick, "preview": preview}
-    task = arguments[0] if arguments else ""
-    if len(arguments) > 1 or task not in tasks:
+    tasks = {"report": report, "quick": quick, "preview": preview}
+    task, *chosen = arguments or ["report"]
+    if task not in tasks or len(chosen) > (task != "preview"):
         print(__doc__, file=sys.stderr)
         return 2
     try:
@@ -51,14 +53,14 @@ def main(arguments: list) -> int:
             with environment.only_one("render"):
                 try:
                     tidy()
-                    tasks[task]()
+                    tasks[task](*map(document_of, filter(None, chosen)))
                 finally:
                     tidy()
     except SetupError as error:
-        print(f"make {task or 'report'}: {error}", file=sys.stderr)
+        print(f"make {task}: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"make {task or 'report'}: {error}; mend that, then start again.", file=sys.stderr)
+        print(f"make {task}: {error}; fix that, then start again.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nInterrupted; start it again.", file=sys.stderr)
@@ -66,13 +68,28 @@ def main(arguments: list) -> int:
     return 0
 
 
-def report() -> None:
-    """Render the whole report to `_book/`."""
+def document_of(chapter: str) -> str:
+    """The document that a chapter's number, name or path stands for, without ``.qmd``."""
+    name = Path(chapter).stem
+    found = sorted((ROOT / "chapters").glob(f"{name.zfill(2) if name.isdigit() else name}*.qmd"))
+    if name == "index":
+        return "index"
+    if not found or not re.fullmatch(r"[\w-]+", name):
+        known = ", ".join(path.stem for path in sorted((ROOT / "chapters").glob("*.qmd")))
+        raise SetupError(f"There is no chapter {chapter!r}: choose from {known}.")
+    return f"chapters/{found[0].stem}"
+
+
+def report(document: str = "") -> None:
+    """Render the whole report to `_book/`, after executing a document again where one is named."""
     began = time.monotonic()
     environment.ensure("report")
     quarto = environment.quarto()
     if not quarto:
         print("Rendering with the portable renderer (there is no Quarto 1.9 or newer here).")
+    if document:
+        environment.ensure("full")
+        step("execute.py", ROOT, document, **READING)
     if stale := stale_documents():
         names = ", ".join(stale[:3]) + (f" and {len(stale) - 3} more" if len(stale) > 3 else "")
         print(f"To execute: {names}, in the full environment.")
@@ -111,11 +128,12 @@ def step(tool: str, project: Path, *arguments: str, **more: str) -> None:
         raise SetupError(f"{tool} ended with status {status}: see the line above.")
 
 
-def quick() -> None:
+def quick(document: str = "") -> None:
     """Run everything from nothing on small data, in a copy of the project, to `_quick/`.
 
     In a copy, so that nothing of it can be taken for the report's results. First all runs are
-    trained, two at a time, then each chapter is executed once, then both formats are rendered.
+    trained, two at a time, then each chapter is executed once, then both formats are rendered. With
+    a `document`, only that one is executed, with the runs that it needs, and shown as a page.
     """
     began = time.monotonic()
     environment.ensure("full")
@@ -126,6 +144,12 @@ def quick() -> None:
     copy_project(project)
     names = {"DIGITCNN_PROFILE": "quick", "DIGITCNN_ROOT": str(project), "DIGITCNN_TRAIN": ""}
     print(f"{BANNER}.")
+    if document:
+        step("execute.py", project, document, "--profile", "quick", **names)
+        page = target / f"{Path(document).name}.html"
+        step("portable.py", project, "--page", document, "--output", str(page), "--banner", BANNER)
+        announce("Quick page", [page], began)
+        return
     step("train.py", project, **names)
     step("execute.py", project, "--profile", "quick", **names)
     render(project, quarto, project / "_book.new", profile="quick", **names)
