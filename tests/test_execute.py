@@ -241,6 +241,7 @@ def test_what_was_computed_in_an_execution_is_read_from_the_store_in_the_record(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_kills_at_random_moments_lose_nothing(book, faults):
     """Twenty SIGKILLs while an edited chapter is executed; after each, the old or the new result
     is in place, whole, and the next command puts the rest in order."""
