@@ -92,6 +92,13 @@ def parser() -> argparse.ArgumentParser:
         "--checkpoints", metavar="DIR", help="keep unfinished training there instead of in cache/"
     )
 
+    allow = add(
+        accept_command, "accept", "make runs current again after a change of keyed code that does "
+        "not matter, if old and new code train alike bit for bit",
+        'digitcnn accept --because "a loop written more clearly"',
+    )  # fmt: skip
+    allow.add_argument("--because", metavar="WHY", required=True, help="goes into the records")
+
     state = add(
         lambda options: status.print_status(options.all), "status",
         "show what is current, stale (why) or missing, and what re-making it would cost; "
@@ -171,6 +178,13 @@ def train_command(options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     return int(bool(failed))
+
+
+def accept_command(options: argparse.Namespace) -> None:
+    """Accept what the evidence allows, and say how much that is."""
+    from . import accept
+
+    print(f"{accept.accept(options.because)} runs are current again.")
 
 
 def check_command(options: argparse.Namespace) -> int:
