@@ -7,6 +7,7 @@ stratified, so figures on it are not directly comparable with published ones; th
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import io
@@ -213,12 +214,12 @@ def _record_manifest(name: str, source: Source) -> None:
     it says of the copy is which one the stored results were made from.
     """
     kept = files.cache_path("data", f"{name}.npz")
-    if runs.has_manifest(name) and kept.is_file():
-        try:
-            if runs.manifest(name)["digest"] == source.identity:
-                return
-        except files.DigitcnnError:
-            pass  # damaged, a conflict of git for one: written anew
+    known = False
+    if runs.has_manifest(name):
+        with contextlib.suppress(files.DigitcnnError):  # damaged, a conflict of git for one
+            known = runs.manifest(name)["digest"] == source.identity
+    if known and kept.is_file():
+        return
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer,
@@ -227,6 +228,8 @@ def _record_manifest(name: str, source: Source) -> None:
         digest=np.array(source.identity),
     )
     files.write_whole(kept, buffer.getvalue())
+    if known:
+        return
     files.write_json(
         files.cache_path("data", f"{name}.json"),
         {

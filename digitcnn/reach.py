@@ -36,14 +36,18 @@ class Module:
         self.imports: dict[str, str] = {}
         self._collect(self.tree.body)
 
-    def _collect(self, body: list[ast.stmt]) -> None:
+    def _collect(self, body: list[ast.stmt], whole: ast.stmt | None = None) -> None:
+        """Note what statements bind; of one within an `if`, the whole of that counts."""
         for node in body:
             if isinstance(node, ast.If | ast.Try | ast.With):
-                self._collect([n for n in ast.walk(node) if isinstance(n, ast.stmt) and n != node])
+                inner = [n for n in ast.walk(node) if isinstance(n, ast.stmt) and n != node]
+                self._collect(inner, whole or node)
             else:
                 self.imports |= imported(node, self.folder)
                 for name in _bound(node):
-                    self.definitions.setdefault(name, []).append(node)
+                    counts = self.definitions.setdefault(name, [])
+                    if (whole or node) not in counts:
+                        counts.append(whole or node)
 
 
 def imported(node: ast.stmt, folder: str) -> dict[str, str]:
@@ -316,7 +320,7 @@ def digests(
             waiting += reversed(reached[at][1])
     labels: dict[tuple[str, str], str] = {}
     for where, name in reached:
-        number = 1 + sum(known == name for _, known in labels)
+        number = 1 + sum(known == name for _, known in labels if name)
         labels[where, name] = (name or f"module {where}") + (f"#{number}" if number > 1 else "")
     several = {name for at, label in labels.items() if "#" in label for name in [at[1]]}
     result = {}

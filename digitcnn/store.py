@@ -111,17 +111,17 @@ class Stored:
         """
         path, tokens = self.path(*args), self._inputs(*args)
         self._provide(tokens)
-        if not stale(path):
+        if not stale(path, tokens):
             return read(path)[0]
         with files.lock(f"{self._folder}{self._name(*args)}".replace("/", "-")):
-            if stale(path):  # another process may have made it meanwhile
+            if stale(path, tokens):  # another process may have made it meanwhile
                 write(path, self._function(*args), self.root, tokens)
         return read(path)[0]
 
     def load(self, *args: object) -> Arrays:
         """The result from its file. Raises `DigitcnnError` if it is missing or stale."""
         path = self.path(*args)
-        if why := stale(path):
+        if why := stale(path, self._inputs(*args)):
             raise DigitcnnError(f"{files.shown(path)} is {why}: `make report` makes it again.")
         return read(path)[0]
 
@@ -194,10 +194,11 @@ def read(path: Path, only_about: bool = False) -> tuple[Arrays, dict]:
     return arrays, about
 
 
-def stale(path: Path) -> str:
+def stale(path: Path, tokens: list[str] | None = None) -> str:
     """Why a stored result does not count: ``missing``, ``stale: …`` by name; empty if it does.
 
-    Raises `DigitcnnError` if the file is damaged.
+    Where the tokens of its inputs are known, they have to be the recorded ones. Raises
+    `DigitcnnError` if the file is damaged.
     """
     if not path.is_file():
         return "missing"
@@ -211,12 +212,14 @@ def stale(path: Path) -> str:
     if now != about["code"]:
         module = about["root"].rpartition(".")[0]
         return f"stale: {runs.changed_code(about['code'], now)} changed ({module})"
+    if tokens is not None and set(tokens) != about["inputs"].keys():
+        return "stale: the list of its inputs changed"
     for token, digest in about["inputs"].items():
         try:
             if digest_of(token) != digest:
                 return f"stale: {token} changed"
         except DigitcnnError as error:
-            return f"stale: {error}"
+            return f"stale: {str(error).removesuffix('.')}"
     return ""
 
 
