@@ -6,15 +6,13 @@ its frequency among errors has a control. Thresholds were set by looking at vali
 
 from __future__ import annotations
 
-import inspect
-
 import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from . import data, files, predictions, runs
-from .evaluation import proportion, ratio
+from . import data, store
 from .predictions import Predictions, softmax
+from .stats import proportion, ratio
 
 LOW_CONTRAST = 0.25  # of the distance from black to white
 BLURRED = 0.20  # of an image's contrast from pixel to pixel; a sharp edge has about 0.5
@@ -130,23 +128,18 @@ def nearest_labels(images: np.ndarray, references: np.ndarray, labels: np.ndarra
     return labels[np.concatenate(parts)].astype(np.int8)
 
 
+@store.stored(
+    lambda data_name, split: f"evaluation/{data_name}-{split}-measured",
+    lambda data_name, split: [store.images(data_name, part) for part in (split, "train")],
+)
 def measurements(data_name: str, split: str) -> dict[str, np.ndarray]:
-    """`measure` and ``nearest`` (`nearest_labels` in the training split) of a split; cached."""
-    run = runs.get(data_name)
-
-    def make() -> dict[str, np.ndarray]:
-        images = data.load(data_name, split).images.numpy()
-        known = data.stratified_subset(data.load(data_name, "train"), REFERENCES)
-        nearest = nearest_labels(images, known.images.numpy(), known.labels.numpy())
-        parts = [measure(images[start : start + 2000]) for start in range(0, len(images), 2000)]
-        joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        return joined | {"nearest": nearest}
-
-    code = "".join(map(inspect.getsource, (tones, foreground, pieces, measure, nearest_labels)))
-    ingredients = predictions.depends_on(run, data_name, split)
-    del ingredients["model"]
-    ingredients["code"] = files.fingerprint(runs.syntax(code), TALL, WIDE, REFERENCES)
-    return predictions.cached_arrays(f"evaluation/{data_name}-{split}-measured", ingredients, make)
+    """`measure` and ``nearest`` (`nearest_labels` in the training split) of a split."""
+    images = data.load(data_name, split).images.numpy()
+    known = data.stratified_subset(data.load(data_name, "train"), REFERENCES)
+    nearest = nearest_labels(images, known.images.numpy(), known.labels.numpy())
+    parts = [measure(images[start : start + 2000]) for start in range(0, len(images), 2000)]
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return joined | {"nearest": nearest}
 
 
 def properties(
