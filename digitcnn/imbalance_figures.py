@@ -1,4 +1,4 @@
-"""Figures of chapter 5: curves, shares, margins, maps, remedies. They draw what is given."""
+"""Figures of chapter 5: curves, shares, margins, maps, mitigations. They draw what is given."""
 
 from __future__ import annotations
 
@@ -14,12 +14,17 @@ CASE_TITLES = {
     "case1": "case 1",
     "case2": "case 2",
     "case3": "case 3",
-    "balanced": "balanced, as few as case 1",
+    "few": "50 + 50",
+    "mirrored": "1,000 + 50",
+    "balanced": "525 + 525",
+    "many": "1,000 + 1,000",
+    "case1-weighted": "case 1, weighted loss",
+    "case1-oversampled": "case 1, oversampled",
     "case3-short": "case 3, as few steps as case 1",
 }
 DIGIT_COLOUR = {1: "#CC79A7", 2: "#009E73"}  # apart from the data sets' colours
 RING_COLOUR = {1: "#5A1040", 2: "#00543F"}
-REMEDY_TITLES = {
+MITIGATION_TITLES = {
     "none": "none",
     "weighted": "weighted loss",
     "oversampled": "oversampling",
@@ -201,33 +206,57 @@ def few_pixels(by_data: dict[str, pd.DataFrame], networks: pd.DataFrame) -> Figu
         left.errorbar(table.index, mean, spread, label=TITLES[name], **style)
     left.set(xscale="log", xlabel="training images a class", ylabel="balanced accuracy (%)")
     left.set_title("nearest training image by pixels")
-    cases = list(CASE_TITLES)
+    cases = list(CASE_TITLES)[:3] + ["few", "balanced", "many", "case3-short"]
     for shift, name in zip((-0.15, 0.15), by_data, strict=True):
         rows = networks[(networks["model"] == name) & (networks["data"] == name)]
+        rows = rows[rows["case"].isin(cases)]
         position = [cases.index(case) + shift for case in rows["case"]]
         right.scatter(position, 100 * rows["balanced"], s=14, color=DATA_COLOUR[name], alpha=0.8)
-    short = ["case 1", "case 2", "case 3", "balanced,\nfew", "case 3,\nshort"]
-    right.set_xticks(range(len(cases)), short)
+    short = [CASE_TITLES[case].split(",")[0] for case in cases[:3]]
+    short += ["50\n+50", "525\n+525", "1,000\n+1,000", "case 3,\nshort"]
+    right.set_xticks(range(len(cases)), short, fontsize=7)
     right.set_title("networks, a dot a seed")
     figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 
-def remedy_chart(table: pd.DataFrame) -> Figure:
-    """Recall of 1 and of 2 on the own test split under each remedy, a panel a model and case."""
+def control_chart(table: pd.DataFrame) -> Figure:
+    """Balanced accuracy of every case and control on the own test split: a dot a seed, and mean.
+
+    Args:
+        table: rows of `digitcnn.imbalance.results`.
+    """
+    names = list(DATA_COLOUR)
+    figure, axes = plt.subplots(1, len(names), figsize=(WIDTH, 2.9), sharey=True)
+    cases = list(CASE_TITLES)
+    for axis, name in zip(axes, names, strict=True):
+        rows = table[(table["model"] == name) & (table["data"] == name)]
+        at = [cases.index(case) for case in rows["case"]]
+        style = {"color": DATA_COLOUR[name], "alpha": 0.75}
+        axis.plot(100 * rows["balanced"], at, "o", markersize=3.5, **style)
+        for case, mean in rows.groupby("case")["balanced"].mean().items():
+            axis.plot([100 * mean], [cases.index(case)], "|", markersize=11, mew=2, **style)
+        axis.set(title=TITLES[name], xlabel="balanced accuracy (%)")
+        axis.set_yticks(range(len(cases)), CASE_TITLES.values())
+    axes[0].invert_yaxis()
+    return figure
+
+
+def mitigation_chart(table: pd.DataFrame) -> Figure:
+    """Recall of 1 and of 2 on the own test split by mitigation, a panel a model and case."""
     own = table[table["model"] == table["data"]]
     panels = list(own.groupby(["model", "case"], sort=False))
     figure, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 2.1), sharey=True)
-    remedies = list(REMEDY_TITLES)
+    kinds = list(MITIGATION_TITLES)
     for axis, ((model, case), rows) in zip(axes, panels, strict=True):
         for digit, shift in ((1, -0.12), (2, 0.12)):
-            position = [remedies.index(remedy) + shift for remedy in rows["remedy"]]
+            position = [kinds.index(kind) + shift for kind in rows["mitigation"]]
             values = 100 * rows[f"recall_{digit}"]
             axis.scatter(
                 values, position, s=12, color=DIGIT_COLOUR[digit], label=f"recall of {digit}"
             )
         axis.set(title=f"{TITLES[model]}, {CASE_TITLES[case]}", xlabel="recall (%)")
-        axis.set_yticks(range(len(remedies)), REMEDY_TITLES.values())
+        axis.set_yticks(range(len(kinds)), MITIGATION_TITLES.values())
     axes[0].invert_yaxis()
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, ncols=2, loc="outside lower center")
