@@ -164,3 +164,44 @@ def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int =
     table = reliability(probabilities, labels, bins)
     gaps = (table["confidence"] - table["accuracy"]).abs()
     return float((gaps * table["count"]).sum() / len(labels))
+
+
+class Calibration(NamedTuple):
+    """A temperature fitted on validation, and what it does to the test split.
+
+    Attributes:
+        temperature: see `fit_temperature`.
+        validation, test: scaled probabilities (N, 10).
+        errors: expected calibration error of the test split, raw and scaled.
+        change: of the test split's cross-entropy, paired.
+    """
+
+    temperature: float
+    validation: np.ndarray
+    test: np.ndarray
+    errors: tuple[float, float]
+    change: Estimate
+
+
+def calibrated(validation: Predictions, test: Predictions) -> Calibration:
+    """Temperature scaling, fitted on the validation split alone."""
+    temperature = fit_temperature(validation)
+    scaled = softmax(test.logits, temperature)
+    raw = test.probabilities
+    return Calibration(
+        temperature,
+        softmax(validation.logits, temperature),
+        scaled,
+        (calibration_error(raw, test.labels), calibration_error(scaled, test.labels)),
+        stats.mean_difference(sample_losses(raw, test.labels), sample_losses(scaled, test.labels)),
+    )
+
+
+def error_rows(p: Predictions, count: int = 9) -> list[tuple[str, np.ndarray]]:
+    """For each true class, a heading and at most `count` positions of its errors."""
+    rows = []
+    for digit in DIGITS:
+        of_class = p.labels == digit
+        heading = f"true {digit}: {(p.wrong & of_class).sum()} errors of {of_class.sum():,}"
+        rows.append((heading, examples(p.wrong & of_class, p, count)))
+    return rows

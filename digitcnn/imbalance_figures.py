@@ -1,4 +1,4 @@
-"""Figures of chapter 5: curves, shares, margins, maps, mitigations. They draw what is given."""
+"""Figures and the large table of chapter 5. They show what is given."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from pandas.core.groupby import DataFrameGroupBy
 
+from .figures import seed_dots
+from .imbalance import CaseMaps, Scores
+from .report import spread
 from .sources import TITLES
 from .style import DATA_COLOUR, WIDTH
 
@@ -31,6 +35,41 @@ MITIGATION_TITLES = {
     "prior": "threshold by the prior",
     "validation": "threshold by validation",
 }
+
+
+MEASURES = {
+    "accuracy": "accuracy",
+    "recall_1": "recall of '1'",
+    "precision_1": "precision of '1'",
+    "recall_2": "recall of '2'",
+    "precision_2": "precision of '2'",
+    "precision": "macro precision",
+    "balanced": "macro recall (balanced accuracy)",
+    "f1": "macro F1",
+    "roc_auc": "ROC-AUC × 100",
+    "outside": "other digits (count)",
+}
+
+
+def metrics_table(
+    by_case: DataFrameGroupBy, cases: list[str], test: dict[str, str]
+) -> pd.DataFrame:
+    """`MEASURES` as rows, model and case as columns: mean ± standard deviation over the seeds.
+
+    Args:
+        by_case: `digitcnn.imbalance.results`, grouped by model, case and data.
+        cases: which of them.
+        test: by model, the test split that it sees.
+    """
+    columns = {}
+    for model, name in test.items():
+        for case in cases:
+            part = by_case.get_group((model, case, name))
+            columns[f"{TITLES[model]} {CASE_TITLES[case]}"] = [
+                spread(part[m], 0, 1) if m == "outside" else spread(part[m], 2) for m in MEASURES
+            ]
+    frame = pd.DataFrame(columns, index=pd.Index(MEASURES.values(), name="measure"))
+    return frame.map(lambda text: text.replace(" ", "\u00a0"))
 
 
 def curves(histories: dict[tuple[str, str], dict[str, pd.DataFrame]]) -> Figure:
@@ -117,20 +156,21 @@ def shares(table: pd.DataFrame, true_share: dict[str, float]) -> Figure:
     return figure
 
 
-def margins(samples: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]) -> Figure:
+def margins(samples: dict[tuple[str, str], Scores]) -> Figure:
     """Distribution of the logit margin by true class: rows of panels models, columns cases.
 
     Args:
-        samples: by model and case, margins (N,) and true classes (N,) on the own test split.
+        samples: by model and case, the scores on the own test split.
     """
     models = list(dict.fromkeys(model for model, _ in samples))
     cases = list(dict.fromkeys(case for _, case in samples))
     figure, axes = plt.subplots(
         len(models), len(cases), figsize=(WIDTH, 3.6), sharex="row", squeeze=False
     )
-    for (model, case), (margin, labels) in samples.items():
+    for (model, case), found in samples.items():
+        margin, labels = found.margin, found.labels
         axis = axes[models.index(model), cases.index(case)]
-        limit = max(np.abs(found[0]).max() for (m, _), found in samples.items() if m == model)
+        limit = max(np.abs(each.margin).max() for (m, _), each in samples.items() if m == model)
         edges = np.linspace(-limit, limit, 41)
         for digit, colour in DIGIT_COLOUR.items():
             share, _ = np.histogram(margin[labels == digit], edges)
@@ -148,7 +188,7 @@ def margins(samples: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]) -> Fi
     return figure
 
 
-def case_maps(maps: dict[str, object]) -> Figure:
+def case_maps(maps: dict[str, CaseMaps]) -> Figure:
     """Aligned maps: rows of panels test sets, columns cases.
 
     Args:
@@ -232,10 +272,7 @@ def control_chart(table: pd.DataFrame) -> Figure:
     for axis, name in zip(axes, names, strict=True):
         rows = table[(table["model"] == name) & (table["data"] == name)]
         at = [cases.index(case) for case in rows["case"]]
-        style = {"color": DATA_COLOUR[name], "alpha": 0.75}
-        axis.plot(100 * rows["balanced"], at, "o", markersize=3.5, **style)
-        for case, mean in rows.groupby("case")["balanced"].mean().items():
-            axis.plot([100 * mean], [cases.index(case)], "|", markersize=11, mew=2, **style)
+        seed_dots(axis, at, 100 * rows["balanced"].to_numpy(), DATA_COLOUR[name])
         axis.set(title=TITLES[name], xlabel="balanced accuracy (%)")
         axis.set_yticks(range(len(cases)), CASE_TITLES.values())
     axes[0].invert_yaxis()

@@ -74,6 +74,12 @@ def labels(names: tuple[str, ...]) -> np.ndarray:
     return np.concatenate([predictions.predict(name, name).labels for name in names])
 
 
+def origins(shown: Map) -> np.ndarray:
+    """Which of a map's data sets each of its samples is from, as a position, (N,)."""
+    sizes = [len(predictions.predict(name, name).labels) for name in shown.data]
+    return np.repeat(np.arange(len(sizes)), sizes)
+
+
 def features(shown: Map) -> np.ndarray:
     """The features float32 (N, 128) behind a map."""
     return np.concatenate(
@@ -226,6 +232,17 @@ def pairs(model: str) -> pd.DataFrame:
     frame = frame.assign(**pair_silhouettes(model))
     frame["rate"] = frame["confused"] / [int(counts[[a, b]].sum()) for a, b in combinations]
     return frame.sort_values(["confused", "rate"], ascending=False, ignore_index=True)
+
+
+def worst_pairs(model: str, count: int = 4) -> pd.DataFrame:
+    """The first rows of `pairs` with ``classes`` as text, then the median of all pairs."""
+    frame = pairs(model)
+    worst = frame.head(count).assign(
+        classes=[f"{a} and {b}" for a, b in frame[["a", "b"]].head(count).to_numpy()]
+    )
+    columns = ["classes", "confused", "untrained", "trained"]
+    median = ["median pair", *frame[columns[1:]].median()]
+    return pd.concat([worst[columns], pd.DataFrame([median], columns=columns)], ignore_index=True)
 
 
 def pair_correlation(model: str) -> tuple[float, float]:

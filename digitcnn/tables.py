@@ -312,3 +312,53 @@ def experiment_effects() -> pd.DataFrame:
     frame = pd.DataFrame(rows)
     frame["beyond"] = frame.groupby("data")["p"].transform(stats.beyond_chance).astype(bool)
     return frame
+
+
+AUGMENTATION_TEXT = {
+    "affine": "shift ≤ 2 px, rotation ≤ 10°, scale ≤ 12 %, shear ≤ 0.15",
+    "colour": "contrast, brightness, inverted polarity",
+    "erase": "8 × 8 square erased",
+    "shift": "shift ≤ 2 px",
+}
+
+
+def configuration() -> pd.DataFrame:
+    """The recipe as a reader says it: setting and value."""
+    main = {name: runs.get(name) for name in runs.DATA}
+    run = main["svhn"]
+    kinds = {
+        name: "; ".join(AUGMENTATION_TEXT[kind] for kind in found.augmentation)
+        for name, found in main.items()
+    }
+    rows = {
+        "epochs; batch size": f"{run.epochs}; {run.batch_size}",
+        "optimiser": f"{LABELS[run.optimizer]} with momentum 0.9 (Nesterov)",
+        "learning rate": f"{LABELS[run.schedule]}, peak {run.learning_rate:g}",
+        "weight decay": f"{run.weight_decay:g}, on kernels and matrices",
+        "loss": f"cross-entropy, label smoothing {run.label_smoothing:g}",
+        "weights kept": f"moving average, decay {run.ema_decay:g}, after the last epoch",
+        "activation": LABELS[run.activation],
+        **{f"augmentation, {TITLES[name]}": text for name, text in kinds.items()},
+    }
+    return pd.DataFrame(rows.items(), columns=["setting", "value"])
+
+
+def main_seeds() -> pd.DataFrame:
+    """The main runs of all seeds after the last epoch: ``data``, ``seed``, accuracy by split."""
+    rows = []
+    for run in runs.registry().values():
+        if run.group == "main":
+            last = last_epoch(run.id)["accuracy"]
+            rows.append({"data": run.data, "seed": run.seed} | {s: last[s] for s in run.held_out})
+    return pd.DataFrame(rows).sort_values(["data", "seed"], ignore_index=True)
+
+
+def epoch_extract(run: str, every: int = 10) -> pd.DataFrame:
+    """Validation and test metrics of epoch 1 and each `every`-th one, side by side."""
+    parts = {
+        split: epochs(run, split, every).set_index("epoch") for split in ("validation", "test")
+    }
+    frame = pd.concat(parts, axis=1)
+    short = {"validation": "val.", "accuracy": "acc.", "precision": "prec."}
+    frame.columns = [" ".join(short.get(part, part) for part in column) for column in frame]
+    return frame
