@@ -164,10 +164,8 @@ def stored_map(model: str, name: str) -> dict:
     from .representation_figures import class_anchors
     from .style import CLASS_COLOURS
 
-    labels, shown = stored_predictions(model, name).labels, representation.Map(model, (name,))
-    kept, code = f"umap/{shown.name}", [representation.layout, representation.NEIGHBOURS]
-    parts = [*representation.parts_of(model, (name,)), {"trained": True}]  # as in `coordinates`
-    xy = representation.cached(kept, parts, code, partial(refuse, kept))["xy"].astype("f4")
+    labels = stored_predictions(model, name).labels
+    xy = representation.coordinates.load(representation.Map(model, (name,)))["xy"].astype("f4")
     low, high = xy.min(0), xy.max(0)
     points = np.rint(MAP_SIZE * (xy - low) / np.maximum(high - low, 1e-9)).astype(int)
     names = {digit: at.round().tolist() for digit, at in class_anchors(points, labels).items()}

@@ -6,15 +6,15 @@ its frequency among errors has a control. Thresholds were set by looking at vali
 
 from __future__ import annotations
 
-import inspect
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from . import data, files, predictions, runs
-from .evaluation import proportion, ratio
-from .predictions import Predictions, softmax
+from . import data, evaluation, predictions, store
+from .predictions import Predictions
+from .stats import proportion, ratio
 
 LOW_CONTRAST = 0.25  # of the distance from black to white
 BLURRED = 0.20  # of an image's contrast from pixel to pixel; a sharp edge has about 0.5
@@ -130,51 +130,48 @@ def nearest_labels(images: np.ndarray, references: np.ndarray, labels: np.ndarra
     return labels[np.concatenate(parts)].astype(np.int8)
 
 
+@store.stored(
+    lambda data_name, split: f"evaluation/{data_name}-{split}-measured",
+    lambda data_name, split: [store.images(data_name, part) for part in (split, "train")],
+)
 def measurements(data_name: str, split: str) -> dict[str, np.ndarray]:
-    """`measure` and ``nearest`` (`nearest_labels` in the training split) of a split; cached."""
-    run = runs.get(data_name)
-
-    def make() -> dict[str, np.ndarray]:
-        images = data.load(data_name, split).images.numpy()
-        known = data.stratified_subset(data.load(data_name, "train"), REFERENCES)
-        nearest = nearest_labels(images, known.images.numpy(), known.labels.numpy())
-        parts = [measure(images[start : start + 2000]) for start in range(0, len(images), 2000)]
-        joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        return joined | {"nearest": nearest}
-
-    code = "".join(map(inspect.getsource, (tones, foreground, pieces, measure, nearest_labels)))
-    ingredients = predictions.depends_on(run, data_name, split)
-    del ingredients["model"]
-    ingredients["code"] = files.fingerprint(runs.syntax(code), TALL, WIDE, REFERENCES)
-    return predictions.cached_arrays(f"evaluation/{data_name}-{split}-measured", ingredients, make)
+    """`measure` and ``nearest`` (`nearest_labels` in the training split) of a split."""
+    images = data.load(data_name, split).images.numpy()
+    known = data.stratified_subset(data.load(data_name, "train"), REFERENCES)
+    nearest = nearest_labels(images, known.images.numpy(), known.labels.numpy())
+    parts = [measure(images[start : start + 2000]) for start in range(0, len(images), 2000)]
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return joined | {"nearest": nearest}
 
 
 def properties(
-    p: Predictions, measured: dict[str, np.ndarray], temperature: float, sure: np.ndarray
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    measured: dict[str, np.ndarray],
+    thresholds: np.ndarray,
 ) -> pd.DataFrame:
     """The `PROPERTIES` of each sample, bool, a column each.
 
     Args:
-        p: predictions of the split.
+        labels: of the split, (N,).
+        probabilities: (N, 10), calibrated on validation.
         measured: the split's `measurements`.
-        temperature, sure: fitted on validation, see `digitcnn.evaluation` and `self_confidence`.
+        thresholds: `class_thresholds` of the validation split.
     """
-    probabilities = softmax(p.logits, temperature)
     ranked = np.sort(probabilities, axis=1)
     columns = (
         measured["contrast"] < LOW_CONTRAST,
         measured["sharpness"] < BLURRED,
         measured["neighbour"],
         (measured["height"] < SMALL) | (measured["distance"] > OFF_CENTRE),
-        measured["nearest"] != p.labels,
-        (ranked[:, -2] >= CLOSE)
-        & (probabilities[np.arange(len(p.labels)), p.labels] >= ranked[:, -2]),
-        label_suspects(probabilities, p.labels, sure),
+        measured["nearest"] != labels,
+        (ranked[:, -2] >= CLOSE) & (probabilities[np.arange(len(labels)), labels] >= ranked[:, -2]),
+        label_issues(probabilities, labels, thresholds),
     )
     return pd.DataFrame(dict(zip(PROPERTIES, columns, strict=True)))
 
 
-def self_confidence(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def class_thresholds(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Mean probability of each class among the samples that carry its label, (10,).
 
     The thresholds of confident learning (Northcutt et al. 2021, eq. 2). A class without samples
@@ -187,35 +184,37 @@ def self_confidence(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray
     return np.array(means)
 
 
-def label_suspects(probabilities: np.ndarray, labels: np.ndarray, sure: np.ndarray) -> np.ndarray:
+def label_issues(
+    probabilities: np.ndarray, labels: np.ndarray, thresholds: np.ndarray
+) -> np.ndarray:
     """Whether a label is probably wrong, bool (N,): confident learning (Northcutt et al. 2021).
 
     A sample counts for the most probable of the classes whose threshold its probability reaches
     (their eq. 1, the confident joint); it is suspected if that class is not its label. The
     probabilities have to be out of sample.
     """
-    reaching = np.where(probabilities >= sure, probabilities, -1.0)
+    reaching = np.where(probabilities >= thresholds, probabilities, -1.0)
     return (reaching.max(1) >= 0) & (reaching.argmax(1) != labels)
 
 
-def strongest_suspects(p: Predictions, suspected: np.ndarray, count: int) -> np.ndarray:
+def strongest_issues(p: Predictions, suspected: np.ndarray, count: int) -> np.ndarray:
     """At most `count` suspected positions, lowest probability of the label first."""
     positions = np.flatnonzero(suspected)
     return positions[np.argsort(p.probabilities[positions, p.labels[positions]])][:count]
 
 
 def planted_labels(
-    probabilities: np.ndarray, labels: np.ndarray, sure: np.ndarray, seed: int = data.SEED
+    probabilities: np.ndarray, labels: np.ndarray, thresholds: np.ndarray, seed: int = data.SEED
 ) -> tuple[int, int]:
     """How many of the labels changed on purpose are suspected, and how many were changed.
 
-    A positive control of `label_suspects`: `PLANTED` of the labels get another random class.
+    A positive control of `label_issues`: `PLANTED` of the labels get another random class.
     """
     generator = np.random.default_rng(seed)
     changed = generator.choice(len(labels), max(1, round(PLANTED * len(labels))), replace=False)
     planted = labels.copy()
     planted[changed] = (labels[changed] + generator.integers(1, 10, len(changed))) % 10
-    return int(label_suspects(probabilities, planted, sure)[changed].sum()), len(changed)
+    return int(label_issues(probabilities, planted, thresholds)[changed].sum()), len(changed)
 
 
 def supported(has: pd.DataFrame, wrong: np.ndarray) -> list[str]:
@@ -281,3 +280,54 @@ def by_count(has: pd.DataFrame, wrong: np.ndarray) -> pd.DataFrame:
         for value in np.unique(number)
     ]
     return pd.DataFrame(rows)
+
+
+class Explained(NamedTuple):
+    """The properties of a model's own test images, and its errors sorted by them.
+
+    Attributes:
+        has: bool, a row a test image, a column for each of `PROPERTIES`.
+        order: those that are `supported` on the validation split, strongest first.
+        table: see `table`, by cause.
+        by_count: see `by_count`.
+        shares: of the test images that have each property (`Estimate`).
+        planted: see `planted_labels`.
+    """
+
+    has: pd.DataFrame
+    order: list[str]
+    table: pd.DataFrame
+    by_count: pd.DataFrame
+    shares: pd.Series
+    planted: tuple[int, int]
+
+
+def explained(name: str) -> Explained:
+    """What the errors of a data set's model on its own test split have in common."""
+    validation, test = (predictions.predict(name, name, split) for split in ("validation", "test"))
+    scaled = evaluation.calibrated(validation, test)
+    thresholds = class_thresholds(scaled.validation, validation.labels)
+    known = measurements(name, "validation")
+    known = properties(validation.labels, scaled.validation, known, thresholds)
+    has = properties(test.labels, scaled.test, measurements(name, "test"), thresholds)
+    order = supported(known, validation.wrong)
+    return Explained(
+        has,
+        order,
+        table(has, test.wrong, order).set_index("cause", drop=False),
+        by_count(has, test.wrong),
+        pd.Series({column: proportion(has[column].sum(), len(has)) for column in has}),
+        planted_labels(scaled.test, test.labels, thresholds),
+    )
+
+
+def cause_rows(found: Explained, p: Predictions, count: int = 9) -> list[tuple[str, np.ndarray]]:
+    """For each supported property, and `NONE`, a heading and positions of errors sorted to it."""
+    sorted_to = sort_errors(found.has, found.order)
+    return [
+        (
+            f"{name} ({found.table.loc[name, 'sorted']})",
+            evaluation.examples(p.wrong & (sorted_to == name), p, count),
+        )
+        for name in [*found.order, NONE]
+    ]

@@ -10,89 +10,48 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import optimize, stats
+from scipy import optimize
 from sklearn import metrics
 
-from . import data
+from . import checkpoints, data, files, runs, stats
 from .model import CLASSES
 from .predictions import Predictions, softmax
+from .stats import Estimate, percentiles, proportion
 
-LEVEL = 0.95
-DRAWS = 2000  # bootstrap resamples
 BINS = 15  # of equal width, as in Guo et al. 2017
 DIGITS = np.arange(CLASSES)
 
 
-class Estimate(NamedTuple):
-    """A value with the ends of its 95 % interval."""
+class Answers(NamedTuple):
+    """What a finished run answered: predicted and true classes, int64 (N,)."""
 
-    value: float
-    low: float
-    high: float
-
-
-def proportion(hits: int, total: int) -> Estimate:
-    """A share in [0, 1] with its Wilson score interval; unknown (nan, 0, 1) if `total` is 0."""
-    if not total:
-        return Estimate(float("nan"), 0.0, 1.0)
-    interval = stats.binomtest(int(hits), int(total)).proportion_ci(LEVEL, method="wilson")
-    return Estimate(float(hits / total), float(interval.low), float(interval.high))
+    predicted: np.ndarray
+    labels: np.ndarray
 
 
-def ratio(hits: int, total: int, other_hits: int, other_total: int) -> Estimate:
-    """Ratio of two independent shares with Katz's log-normal interval (Katz et al. 1978).
+def answered(run: str | runs.RunConfig, data_name: str, split: str = "test") -> Answers:
+    """A run's kept answers on a split of a data set, on the classes that it learned.
 
-    If a count is 0, half a case is added to both groups (and one to both totals), so that the
-    interval stays finite; the value then leans towards 1. Unknown (nan) if both counts are 0.
+    Needs neither weights nor images. Raises `DigitcnnError` for a split of which the answers are
+    not kept (`runs.kept_answers`).
     """
-    if not (hits or other_hits):
-        return Estimate(float("nan"), 0.0, float("inf"))
-    if not (hits and other_hits):
-        hits, other_hits = hits + 0.5, other_hits + 0.5
-        total, other_total = total + 1, other_total + 1
-    value = (hits / total) / (other_hits / other_total)
-    spread = np.sqrt(max(0.0, 1 / hits - 1 / total + 1 / other_hits - 1 / other_total))
-    factor = np.exp(stats.norm.ppf((1 + LEVEL) / 2) * spread)
-    return Estimate(float(value), float(value / factor), float(value * factor))
+    run = runs.get(run)
+    if (data_name, split) not in runs.kept_answers(run):
+        raise files.DigitcnnError(
+            f"The answers of {run.id} on {data_name}'s {split} split are not kept: choose one of "
+            "digitcnn.runs.kept_answers."
+        )
+    predicted = checkpoints.answers(run)[f"{data_name}-{split}-answer"].astype(np.int64)
+    division = run.split if data_name == run.data else "pooled"
+    labels = data.labels(data_name).labels[data.split_indices(data_name, division)[split]]
+    if run.class_counts:
+        labels = labels[np.isin(labels, [digit for digit, _ in run.class_counts])]
+    return Answers(predicted, labels)
 
 
-def confusion(p: Predictions) -> np.ndarray:
+def confusion(p: Predictions | Answers) -> np.ndarray:
     """Counts int (10, 10), rows true classes and columns predicted ones."""
-    return metrics.confusion_matrix(p.labels, p.predicted, labels=DIGITS)
-
-
-def resampled(counts: np.ndarray, draws: int = DRAWS, seed: int = data.SEED) -> np.ndarray:
-    """Bootstrap of a confusion matrix, (draws, 10, 10).
-
-    To draw the images again with replacement is to draw the cells from a multinomial.
-    """
-    total = counts.sum()
-    generator = np.random.default_rng(seed)
-    cells = generator.multinomial(total, counts.ravel() / total, size=draws)
-    return cells.reshape(draws, *counts.shape)
-
-
-def class_scores(counts: np.ndarray) -> dict[str, np.ndarray]:
-    """Precision, recall and F1 of each class from confusion matrices (…, 10, 10), each (…, 10).
-
-    A class that is never predicted has precision 0, as in scikit-learn with ``zero_division=0``;
-    recall of a class without samples is unknown (nan).
-    """
-    hits = counts.diagonal(axis1=-2, axis2=-1)
-    support, predicted = counts.sum(-1), counts.sum(-2)
-    with np.errstate(invalid="ignore"):
-        recall = np.where(support > 0, hits / support, np.nan)
-        precision = np.where(predicted > 0, hits / np.maximum(predicted, 1), 0.0)
-        f1 = np.where(support + predicted > 0, 2 * hits / (support + predicted), np.nan)
-    return {"precision": precision, "recall": recall, "f1": f1}
-
-
-def percentiles(value: float, drawn: np.ndarray) -> Estimate:
-    """A value with the percentile interval of its bootstrap `drawn`; (0, 1) if that is all nan."""
-    if np.isnan(drawn).all():
-        return Estimate(float(value), 0.0, 1.0)
-    low, high = np.nanpercentile(drawn, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
-    return Estimate(float(value), float(low), float(high))
+    return stats.confusion(p.labels, p.predicted)
 
 
 def summary(p: Predictions) -> dict[str, Estimate]:
@@ -100,7 +59,7 @@ def summary(p: Predictions) -> dict[str, Estimate]:
     precision, recall, f1, _ = metrics.precision_recall_fscore_support(
         p.labels, p.predicted, average="macro", zero_division=0
     )
-    drawn = class_scores(resampled(confusion(p)))
+    drawn = stats.class_scores(stats.resampled(confusion(p)))
     values = {"precision": precision, "recall": recall, "f1": f1}
     accuracy = proportion((~p.wrong).sum(), len(p.labels))
     return {"accuracy": accuracy} | {
@@ -117,7 +76,7 @@ def per_class(p: Predictions) -> pd.DataFrame:
     _, _, f1, support = metrics.precision_recall_fscore_support(
         p.labels, p.predicted, labels=DIGITS, zero_division=0
     )
-    drawn = class_scores(resampled(counts))["f1"]
+    drawn = stats.class_scores(stats.resampled(counts))["f1"]
     hits, predicted = counts.diagonal(), counts.sum(0)
     rows = [
         {
@@ -207,9 +166,42 @@ def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int =
     return float((gaps * table["count"]).sum() / len(labels))
 
 
-def mean_difference(before: np.ndarray, after: np.ndarray, draws: int = DRAWS) -> Estimate:
-    """Mean of ``after - before`` over paired samples (N,), with its percentile bootstrap."""
-    change = after - before
-    generator = np.random.default_rng(data.SEED)
-    drawn = [change[generator.integers(0, len(change), len(change))].mean() for _ in range(draws)]
-    return percentiles(change.mean(), np.array(drawn))
+class Calibration(NamedTuple):
+    """A temperature fitted on validation, and what it does to the test split.
+
+    Attributes:
+        temperature: see `fit_temperature`.
+        validation, test: scaled probabilities (N, 10).
+        errors: expected calibration error of the test split, raw and scaled.
+        change: of the test split's cross-entropy, paired.
+    """
+
+    temperature: float
+    validation: np.ndarray
+    test: np.ndarray
+    errors: tuple[float, float]
+    change: Estimate
+
+
+def calibrated(validation: Predictions, test: Predictions) -> Calibration:
+    """Temperature scaling, fitted on the validation split alone."""
+    temperature = fit_temperature(validation)
+    scaled = softmax(test.logits, temperature)
+    raw = test.probabilities
+    return Calibration(
+        temperature,
+        softmax(validation.logits, temperature),
+        scaled,
+        (calibration_error(raw, test.labels), calibration_error(scaled, test.labels)),
+        stats.mean_difference(sample_losses(raw, test.labels), sample_losses(scaled, test.labels)),
+    )
+
+
+def error_rows(p: Predictions, count: int = 9) -> list[tuple[str, np.ndarray]]:
+    """For each true class, a heading and at most `count` positions of its errors."""
+    rows = []
+    for digit in DIGITS:
+        of_class = p.labels == digit
+        heading = f"true {digit}: {(p.wrong & of_class).sum()} errors of {of_class.sum():,}"
+        rows.append((heading, examples(p.wrong & of_class, p, count)))
+    return rows

@@ -1,4 +1,4 @@
-"""Figures of chapter 3. They draw what they are given."""
+"""Figures of chapter 3, and its larger tables. They show what they are given."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from .evaluation import cross_entropy
+from .improvements import Augmented
+from .predictions import Predictions
+from .report import estimate, number, percent, points, times
 from .sources import TITLES
+from .stats import mcnemar
 from .style import DATA_COLOUR, WIDTH, show_image
 
 WRONG, RIGHT, LABEL = "#D55E00", "#0072B2", "#009E73"
@@ -206,10 +211,8 @@ def probability_maps(
     )
     for axis in axes.flat:
         axis.set_axis_off()
-    for number, (image, label, shares) in enumerate(
-        zip(images, labels, probabilities, strict=True)
-    ):
-        picture, bars = axes.flat[2 * number : 2 * number + 2]
+    for place, (image, label, shares) in enumerate(zip(images, labels, probabilities, strict=True)):
+        picture, bars = axes.flat[2 * place : 2 * place + 2]
         said = int(shares.argmax())
         title = f"{label} read as {said}"
         show_image(picture, image)
@@ -280,3 +283,71 @@ def coverage(
     axis.set_ylim(bottom=0)
     axis.legend()
     return figure
+
+
+# Tables
+
+
+def cause_table(table: pd.DataFrame) -> pd.DataFrame:
+    """The frame of `digitcnn.causes.table` as shown."""
+
+    def shown_ratio(row: pd.Series) -> str:
+        if row["errors"] and not row["among_correct"].value:  # the ratio has no upper end
+            return f"> {number(row['ratio'].low)}"
+        return times(row["ratio"])
+
+    return pd.DataFrame(
+        {
+            "property": table["cause"],
+            "errors": table["errors"],
+            "in excess": [
+                "" if np.isnan(v) else f"{round(v):d}".replace("-", "\u2212")
+                for v in table["excess"]
+            ],
+            "sorted": table["sorted"],
+            "of errors": [percent(e.value, 1) for e in table["among_errors"]],
+            "of correct": [percent(e.value, 1) for e in table["among_correct"]],
+            "ratio (95 %)": [shown_ratio(row) for _, row in table.iterrows()],
+        }
+    )
+
+
+def class_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame of `digitcnn.evaluation.per_class` as shown."""
+    shown = frame.assign(support=frame["support"].map(number))
+    for column in ("precision", "recall", "f1"):
+        shown[column] = [estimate(each, 1) for each in frame[column]]
+    return shown.rename(columns={"f1": "F1", "digit": "class"})
+
+
+def candidate_table(augmented: dict[str, Augmented]) -> pd.DataFrame:
+    """Validation accuracy of each set of views, a column a data set; bold: chosen."""
+    rows = []
+    for name in max((found.table.index for found in augmented.values()), key=len):
+        number_of = (found.table["views"].get(name, 0) for found in augmented.values())
+        row = {"views": name, "number": max(map(int, number_of))}
+        for data_name, found in augmented.items():
+            known = name in found.table.index
+            text = percent(found.table.loc[name, "accuracy"]) if known else "–"
+            row[TITLES[data_name]] = f"**{text}**" if name == found.chosen else text
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def augmented_column(plain: Predictions, found: Augmented) -> dict[str, str]:
+    """What test-time augmentation does to the test split, by measure."""
+    change, (before, after) = mcnemar(plain.wrong, found.test.wrong), found.seconds
+    value, low, high = map(points, change.difference)
+    entropies = [cross_entropy(p.probabilities, p.labels) for p in (plain, found.test)]
+    return {
+        "views": f"{found.chosen} ({found.table.loc[found.chosen, 'views']})",
+        "accuracy without": percent(1 - plain.wrong.mean()),
+        "accuracy with": percent(1 - found.test.wrong.mean()),
+        "difference": f"{value} ({low} to {high})",
+        "errors mended; new errors": f"{change.mended}; {change.made}",
+        "McNemar's p": f"{change.p_value:.2g}" if change.p_value >= 1e-4 else "< 0.0001",
+        "cross-entropy without": f"{entropies[0]:.4f}",
+        "cross-entropy with": f"{entropies[1]:.4f}",
+        "processor seconds per 1,000 images, without": f"{before:.2f}",
+        "processor seconds per 1,000 images, with": f"{after:.2f}",
+    }

@@ -205,67 +205,43 @@ def precision_recall(histories: dict[str, dict[str, pd.DataFrame]]) -> Figure:
     return figure
 
 
-def experiment(results: pd.DataFrame, height: float | None = None) -> Figure:
+def seed_dots(axis: plt.Axes, rows: list[int], values: np.ndarray, colour: str) -> None:
+    """A dot for each value in its row, and a bar for the mean of a row."""
+    axis.plot(values, rows, "o", color=colour, markersize=3.5, alpha=0.75)
+    for row, mean in pd.Series(values).groupby(list(rows)).mean().items():
+        axis.plot([mean], [row], "|", color=colour, markersize=11, mew=2)
+
+
+def experiment(results: pd.DataFrame) -> Figure:
     """Validation accuracy of each setting: a dot a seed, a bar for the mean, a panel a data set.
 
     Args:
-        results: the columns ``setting``, ``data``, ``seed``, ``accuracy`` and ``start``.
+        results: the columns ``setting``, ``data``, ``accuracy`` and ``recipe`` (drawn in colour).
     """
     settings = list(dict.fromkeys(results["setting"]))
     names = list(dict.fromkeys(results["data"]))
-    size = (WIDTH, height or 0.85 + 0.2 * len(settings))
+    size = (WIDTH, 0.85 + 0.2 * len(settings))
     figure, axes = plt.subplots(1, len(names), figsize=size, sharey=True)
     for axis, name in zip(axes, names, strict=True):
         part = results[results["data"] == name]
-        for row, setting in enumerate(settings):
-            points = part[part["setting"] == setting]
-            colour = DATA_COLOUR[name] if points["start"].any() else "0.45"
-            values = 100 * points["accuracy"]
-            axis.plot(values, [row] * len(values), "o", color=colour, markersize=3.5, alpha=0.75)
-            axis.plot([values.mean()], [row], "|", color=colour, markersize=11, mew=2)
-        best = 100 * part.groupby("setting")["accuracy"].mean().max()
-        worst = 100 * part["accuracy"].min()
+        for recipe, colour in ((True, DATA_COLOUR[name]), (False, "0.45")):
+            points = part[part["recipe"] == recipe]
+            rows = [settings.index(setting) for setting in points["setting"]]
+            seed_dots(axis, rows, 100 * points["accuracy"].to_numpy(), colour)
+        means = 100 * part.groupby("setting")["accuracy"].mean()
         # Settings that failed would squeeze the others together: cut the axis, mark them.
-        left = max(worst, best - 4 * max(0.5, best - 100 * part["accuracy"].median())) - 0.2
-        for row, setting in enumerate(settings):
-            mean = 100 * part[part["setting"] == setting]["accuracy"].mean()
-            if mean < left:
-                axis.annotate(
-                    f"◀ {mean:.1f}", (left, row), va="center", fontsize=7, color="#D55E00",
-                    xytext=(3, 0), textcoords="offset points",
-                )  # fmt: skip
+        width = max(0.5, means.max() - 100 * part["accuracy"].median())
+        left = max(100 * part["accuracy"].min(), means.max() - 4 * width) - 0.2
+        for setting, mean in means[means < left].items():
+            axis.annotate(
+                f"◀ {mean:.1f}", (left, settings.index(setting)), va="center", fontsize=7,
+                color="#D55E00", xytext=(3, 0), textcoords="offset points",
+            )  # fmt: skip
         axis.set(title=TITLES[name], xlabel="validation accuracy (%)")
         axis.set_xlim(left, None)
         axis.set_yticks(range(len(settings)), settings)
     axes[0].invert_yaxis()
-    for label, setting in zip(axes[0].get_yticklabels(), settings, strict=True):
-        if results[results["setting"] == setting]["start"].any():
-            label.set_weight("bold")
-    return figure
-
-
-def contest(results: dict[str, pd.DataFrame]) -> Figure:
-    """Errors of each setting, held against those of the starting point, with 95 % intervals.
-
-    Args:
-        results: data set name to a frame with ``setting``, ``more``, ``noise``, ``wrong`` and
-            ``start`` (see `digitcnn.tables.contest`), a panel each.
-    """
-    most = max(map(len, results.values()))
-    figure, axes = plt.subplots(1, len(results), figsize=(WIDTH, 0.95 + 0.2 * most))
-    for axis, (name, frame) in zip(axes, results.items(), strict=True):
-        scale = 100 / frame.loc[frame["start"], "wrong"].iloc[0]
-        rows = np.arange(len(frame))
-        colours = [DATA_COLOUR[name] if start else "0.45" for start in frame["start"]]
-        axis.errorbar(
-            scale * frame["more"], rows, xerr=1.96 * scale * frame["noise"], fmt="none",
-            ecolor=colours, elinewidth=1.3,
-        )  # fmt: skip
-        axis.scatter(scale * frame["more"], rows, color=colours, s=16, zorder=3)
-        axis.axvline(0, color="0.35", linewidth=0.8, linestyle="--")
-        axis.set(title=TITLES[name], xlabel="difference in errors (%)")
-        axis.set_yticks(rows, frame["setting"])
-        axis.set_ylim(most - 0.5, -0.5)
-        for label, start in zip(axis.get_yticklabels(), frame["start"], strict=True):
-            label.set_weight("bold" if start else "normal")
+    for text, setting in zip(axes[0].get_yticklabels(), settings, strict=True):
+        if results[results["setting"] == setting]["recipe"].any():
+            text.set_weight("bold")
     return figure

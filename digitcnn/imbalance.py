@@ -1,20 +1,19 @@
 """Imbalance: what networks trained on two unequally frequent digits do; draws nothing.
 
-The runs are `digitcnn.runs.imbalanced_runs`. What the report needs of each, on both test splits
-restricted to digits 1 and 2, is kept in ``cache/imbalance/<run>.npz``, so that the weights of
-seed 42 alone have to be stored. The test splits only report; thresholds are chosen on validation.
+The runs are those of `runs.CASES` and `runs.CONTROLS`. What each answered on both test splits
+restricted to digits 1 and 2 is kept with the run; features need weights, which the pictured runs
+alone have (`runs.is_pictured`). The test splits only report; thresholds are chosen on validation.
 """
 
 from __future__ import annotations
 
-import functools
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import spearmanr
 from sklearn.metrics import (
     precision_recall_fscore_support,
     roc_auc_score,
@@ -23,9 +22,9 @@ from sklearn.metrics import (
 )
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
-from . import checkpoints, data, files, predictions, runs
-from .representation import cached
-from .runs import CASES, PAIR, RunConfig
+from . import checkpoints, data, files, predictions, runs, stats, store
+from .evaluation import answered
+from .runs import CASES, CONTROLS, PAIR, RunConfig
 from .sources import NAMES
 
 SEED = data.SEED
@@ -56,56 +55,17 @@ class Scores:
         return Scores(self.margin, np.where(self.margin > threshold, *PAIR), self.labels)
 
 
-def group(name: str, case: str, remedy: str = "") -> list[RunConfig]:
+def group(name: str, case: str) -> list[RunConfig]:
     """The runs of a data set and case (or control), a run a seed, in the order of the seeds."""
-    wanted = "-".join(filter(None, (name, case, remedy)))
-    found = [run for run in runs.registry().values() if run.name == wanted]
+    found = [run for run in runs.registry().values() if run.name == f"{name}-{case}"]
     if not found:
-        raise files.DigitcnnError(f"There are no runs {wanted}: `digitcnn status` lists them.")
+        raise files.DigitcnnError(f"There are no runs {name}-{case}: `digitcnn status` lists them.")
     return found
-
-
-def ready() -> None:
-    """Train all runs of this chapter that are missing, and compute what is kept of each."""
-    for run in runs.registry().values():
-        if run.class_counts:
-            _kept(run)
 
 
 def pair_split(name: str, split: str) -> data.Split:
     """The digits 1 and 2 of a split."""
     return data.class_subset(data.load(name, split), dict.fromkeys(PAIR), SEED)
-
-
-def _kept(run: RunConfig) -> dict[str, np.ndarray]:
-    """What is kept of a run: scores by split, geometry by test split; trains it if need be."""
-
-    def make() -> dict[str, np.ndarray]:
-        network, _ = checkpoints.load_or_train(run)
-        known = _training_images(run)
-        known_features = predictions.extract_features(network, known.images)
-        arrays = {}
-        for name, split in _splits(run):
-            samples = pair_split(name, split)
-            found = predictions.extract_features(network, samples.images)
-            logits = predictions.output_layer(network, found)
-            arrays |= {
-                f"{name}-{split}-margin": (logits[:, PAIR[0]] - logits[:, PAIR[1]]).astype("f2"),
-                f"{name}-{split}-predicted": logits.argmax(1).astype("u1"),
-                f"{name}-{split}-labels": samples.labels.numpy().astype("u1"),
-            }
-            if split == "test":
-                arrays[f"{name}-geometry"] = np.array(
-                    geometry(found, samples.labels.numpy(), known_features, known.labels.numpy())
-                )
-        return arrays
-
-    parts = [predictions.depends_on(run, name, split) for name, split in _splits(run)]
-    return cached(f"imbalance/{run.id}", parts, [_kept, pair_split, geometry, FEW], make)
-
-
-def _splits(run: RunConfig) -> list[tuple[str, str]]:
-    return [*((name, "test") for name in NAMES), (run.data, "validation")]
 
 
 def _training_images(run: RunConfig) -> data.Split:
@@ -115,16 +75,42 @@ def _training_images(run: RunConfig) -> data.Split:
 
 def scores(run: RunConfig, name: str, split: str = "test") -> Scores:
     """What a run says of a data set's digits 1 and 2 (test of both, validation of its own)."""
-    kept = _kept(run)
-    margin, predicted, labels = (
-        kept[f"{name}-{split}-{part}"] for part in ("margin", "predicted", "labels")
+    found = answered(run, name, split)
+    margin = checkpoints.answers(run)[f"{name}-{split}-margin"].astype("f4")
+    return Scores(margin, found.predicted, found.labels)
+
+
+@store.stored(
+    lambda run, name: f"imbalance/geometry-{run}-on-{name}",
+    lambda run, name: [
+        store.weights(run),
+        store.images(runs.get(run).data, "train"),
+        store.images(name),
+    ],
+)
+def kept_geometry(run: str, name: str) -> dict[str, np.ndarray]:
+    """`geometry` of a pictured run's features of a test split, by the names in `GEOMETRY`."""
+    network, known = predictions.load(run), _training_images(runs.get(run))
+    test = pair_split(name, "test")
+    found = geometry(
+        predictions.extract_features(network, test.images),
+        test.labels.numpy(),
+        predictions.extract_features(network, known.images),
+        known.labels.numpy(),
     )
-    return Scores(margin.astype("f4"), predicted.astype(int), labels.astype(int))
+    return dict(zip(GEOMETRY, found, strict=True))
 
 
-def geometry_of(run: RunConfig, name: str) -> dict[str, float]:
-    """How a run's features of a test split lie: `GEOMETRY` by name, see `geometry`."""
-    return dict(zip(GEOMETRY, _kept(run)[f"{name}-geometry"].tolist(), strict=True))
+def geometries() -> pd.DataFrame:
+    """How the features of the pictured runs lie, a row a run and test split: see `geometry`."""
+    rows = []
+    for model in NAMES:
+        for name in (model, *(other for other in NAMES if other != model)):
+            for case in CASES:
+                kept = kept_geometry(f"{model}-{case}", name)
+                found = {key: float(value) for key, value in kept.items()}
+                rows.append({"model": model, "data": name, "case": case} | found)
+    return pd.DataFrame(rows)
 
 
 def measured(found: Scores) -> dict[str, float]:
@@ -151,30 +137,24 @@ def measured(found: Scores) -> dict[str, float]:
     }
 
 
-@functools.cache
 def results() -> pd.DataFrame:
     """Every case, control and seed on both test splits, a row each; see `measured`.
 
-    Columns ``model``, ``case``, ``data``, ``seed``, the measures, and of the training ``images``,
-    ``steps`` and ``train_share``, the share of 1 in it. The three cases are also written to
-    ``cache/results/imbalance.csv``.
+    Columns ``model``, ``case`` (or control), ``data``, ``seed``, the measures, and of the training
+    ``images``, ``steps`` and ``train_share``, the share of 1 in it. The three cases are also
+    written to ``cache/results/imbalance.csv``.
     """
     rows = []
-    for case in (*CASES, "balanced", "case3-short"):
+    for case in (*CASES, *CONTROLS):
         for model in NAMES:
             for run in group(model, case):
                 about = checkpoints.record(run)
-                counts = training_counts(run)
-                training = {
-                    "images": about["images"],
-                    "steps": about["steps"],
-                    "train_share": counts[0] / sum(counts),
-                }
+                one, two = training_counts(run)
+                training = {"images": about["images"], "steps": about["steps"]}
+                training["train_share"] = one / (one + two)
                 for name in NAMES:
                     row = {"model": model, "case": case, "data": name, "seed": run.seed}
-                    rows.append(
-                        row | measured(scores(run, name)) | geometry_of(run, name) | training
-                    )
+                    rows.append(row | measured(scores(run, name)) | training)
     frame = pd.DataFrame(rows)
     public = frame.loc[frame["case"].isin(list(CASES)), ["model", "case", "data", "seed", *METRICS]]
     path = files.noted(files.cache_path("results", "imbalance.csv"))
@@ -186,7 +166,7 @@ def results() -> pd.DataFrame:
 
 def pair_counts(name: str, split: str) -> tuple[int, int]:
     """How many images of 1 and of 2 a whole split has."""
-    counts = runs.manifest(name)["split"][split]["class_counts"]
+    counts = runs.split_sizes(name)[split]["class_counts"]
     return tuple(counts[digit] for digit in PAIR)
 
 
@@ -197,38 +177,42 @@ def training_counts(run: RunConfig) -> tuple[int, int]:
     return tuple(n if w is None else min(w, n) for w, n in zip(wanted, available, strict=True))
 
 
-# What lies between two groups of runs that differ in one thing, from case 1 to case 3.
-STEPS = {
+# Pairs of cases and controls that differ in one thing.
+EFFECTS = {
     "equal classes": ("case1", "balanced"),
-    "more images": ("balanced", "case3-short"),
+    "more images of '1'": ("few", "mirrored"),
+    "more images of '2'": ("few", "case1"),
+    "more images of both": ("few", "many"),
+    "'1' as many as '2'": ("case1", "many"),
+    "all images": ("many", "case3-short"),
     "more steps": ("case3-short", "case3"),
-    "all together": ("case1", "case3"),
+    "weighted loss": ("case1", "case1-weighted"),
+    "oversampling": ("case1", "case1-oversampled"),
 }
 
 
-def attribution(name: str, column: str = "balanced") -> pd.DataFrame:
-    """From case 1 to case 3 in `STEPS` that change one thing each, on the own test split.
+def effects(table: pd.DataFrame, column: str = "balanced") -> pd.DataFrame:
+    """What each of `EFFECTS` changes on the own test split, paired by the seeds that both have.
 
-    Rows ``change`` (difference of the means over the seeds) and ``error``, its standard error
-    from the spread over the seeds of both groups.
+    Args:
+        table: the frame of `results`.
+        column: the measure.
+
+    Columns: ``data``, ``effect``, ``before``, ``after``, ``seeds`` (how many), those of
+    `stats.Difference`, and ``beyond`` chance, corrected by Holm over a data set's effects.
     """
-    own = results().query("model == @name and data == @name").groupby("case")[column]
-    mean, error = own.mean(), own.std() / np.sqrt(own.count())
-    return pd.DataFrame(
-        {
-            step: {
-                "change": mean[after] - mean[before],
-                "error": float(np.hypot(error[before], error[after])),
-            }
-            for step, (before, after) in STEPS.items()
-        }
-    )
-
-
-def relation(name: str, column: str, other: str) -> tuple[float, float]:
-    """Spearman's rank correlation of two columns over a data set's runs (own test split), and p."""
-    own = results().query("model == @name and data == @name")
-    return tuple(float(value) for value in spearmanr(own[column], own[other]))
+    rows = []
+    for name in NAMES:
+        own = table[(table["model"] == name) & (table["data"] == name)]
+        by_seed = own.pivot(index="seed", columns="case", values=column)
+        for effect, (before, after) in EFFECTS.items():
+            both = by_seed[[before, after]].dropna()
+            found = stats.difference(both[after], both[before], paired=True)
+            about = {"data": name, "effect": effect, "before": before, "after": after}
+            rows.append(about | {"seeds": len(both)} | found._asdict())
+    frame = pd.DataFrame(rows)
+    frame["beyond"] = frame.groupby("data")["p"].transform(stats.beyond_chance).astype(bool)
+    return frame
 
 
 def confusion(run: RunConfig, name: str) -> np.ndarray:
@@ -240,7 +224,7 @@ def confusion(run: RunConfig, name: str) -> np.ndarray:
     return table
 
 
-# Remedies -----------------------------------------------------------------------------------------
+# Mitigations --------------------------------------------------------------------------------------
 
 
 def prior_threshold(run: RunConfig) -> float:
@@ -263,44 +247,55 @@ def validation_threshold(run: RunConfig) -> float:
     return float((above + below.max()) / 2 if len(below) and np.isfinite(above) else above)
 
 
-THRESHOLDS = {"prior": prior_threshold, "validation": validation_threshold}
+THRESHOLDS: dict[str, Callable[[RunConfig], float]] = {
+    "prior": prior_threshold,
+    "validation": validation_threshold,
+}
 
 
-@functools.cache
-def remedies() -> pd.DataFrame:
-    """Each remedy on cases 1 and 2 with the same seeds, on both test splits; see `measured`.
+def mitigations() -> pd.DataFrame:
+    """Each mitigation on cases 1 and 2, on both test splits, a row a seed; see `measured`.
 
-    Column ``remedy``: ``none``, ``weighted`` loss, ``oversampled``, and ``none`` decided at the
-    ``prior`` or the ``validation`` threshold, whose features are those of ``none``.
+    Column ``mitigation``: ``none``; in case 1 ``weighted`` loss and ``oversampled``; and ``none``
+    decided at the ``prior`` or the ``validation`` threshold, whose features are those of ``none``.
     """
     rows = []
     for case in ("case1", "case2"):
         for model in NAMES:
-            trained = {remedy: group(model, case, remedy) for remedy in runs.REMEDIES}
-            seeds = {run.seed for run in next(iter(trained.values()))}
-            plain = [run for run in group(model, case) if run.seed in seeds]
             for name in NAMES:
-                tried = [("none", run, scores(run, name)) for run in plain]
-                for remedy, group_runs in trained.items():
-                    tried += [(remedy, run, scores(run, name)) for run in group_runs]
-                for run in plain:
-                    for remedy, choose in THRESHOLDS.items():
-                        tried.append((remedy, run, scores(run, name).decided(choose(run))))
-                for remedy, run, found in tried:
-                    row = {"model": model, "case": case, "data": name, "remedy": remedy}
-                    rows.append(row | {"seed": run.seed} | measured(found) | geometry_of(run, name))
+                tried = [("none", run, scores(run, name)) for run in group(model, case)]
+                for kind in ("weighted", "oversampled") if case == "case1" else ():
+                    tried += [(kind, r, scores(r, name)) for r in group(model, f"{case}-{kind}")]
+                for run in group(model, case):
+                    for kind, choose in THRESHOLDS.items():
+                        tried.append((kind, run, scores(run, name).decided(choose(run))))
+                for kind, run, found in tried:
+                    row = {"model": model, "case": case, "data": name, "mitigation": kind}
+                    rows.append(row | {"seed": run.seed} | measured(found))
     return pd.DataFrame(rows)
 
 
-def gains(column: str = "balanced") -> pd.DataFrame:
-    """What each remedy gains over none, paired by seed: ``mean`` and ``std`` of the difference."""
-    keys = ["model", "case", "data", "seed"]
-    table = remedies().pivot(index=keys, columns="remedy", values=column)
-    difference = table.drop(columns="none").sub(table["none"], axis=0)
-    long = difference.stack().rename("gain").reset_index()
-    return long.groupby(["model", "case", "data", "remedy"], sort=False)["gain"].agg(
-        ["mean", "std"]
-    )
+def gains(table: pd.DataFrame, column: str = "balanced") -> pd.DataFrame:
+    """What each mitigation gains over none on the own test split, paired by seed.
+
+    Args:
+        table: the frame of `mitigations`.
+
+    Columns: ``model``, ``case``, ``mitigation``, ``seeds``, those of `stats.Difference`, and
+    ``beyond`` chance, corrected by Holm over all of a data set.
+    """
+    rows = []
+    own = table[table["model"] == table["data"]]
+    for (model, case), part in own.groupby(["model", "case"], sort=False):
+        by_seed = part.pivot(index="seed", columns="mitigation", values=column)
+        for kind in part["mitigation"].unique()[1:]:
+            both = by_seed[["none", kind]].dropna()
+            found = stats.difference(both[kind], both["none"], paired=True)
+            about = {"model": model, "case": case, "mitigation": kind, "seeds": len(both)}
+            rows.append(about | found._asdict())
+    frame = pd.DataFrame(rows)
+    frame["beyond"] = frame.groupby("model")["p"].transform(stats.beyond_chance).astype(bool)
+    return frame
 
 
 # Geometry -----------------------------------------------------------------------------------------
@@ -337,6 +332,26 @@ def geometry(
     )
 
 
+@store.stored(
+    lambda name: f"imbalance/pixels-{name}",
+    lambda name: [store.images(name, split) for split in ("train", "test")],
+)
+def pixel_accuracy(name: str) -> dict[str, np.ndarray]:
+    """``accuracy`` (3, 5): see `pixel_neighbours`."""
+    train, test = (pair_split(name, split) for split in ("train", "test"))
+    images = test.images.flatten(1).float().numpy()[: 2 * FEW]
+    truth = test.labels.numpy()[: 2 * FEW]
+    table = np.empty((len(COVERED), 5))
+    for row, count in enumerate(COVERED):
+        for column in range(5):
+            drawn = data.class_subset(train, dict.fromkeys(PAIR, count), SEED + column)
+            model = KNeighborsClassifier(1, algorithm="brute")
+            model.fit(drawn.images.flatten(1).float().numpy(), drawn.labels.numpy())
+            hits = model.predict(images) == truth
+            table[row, column] = np.mean([hits[truth == digit].mean() for digit in PAIR])
+    return {"accuracy": table}
+
+
 def pixel_neighbours(name: str) -> pd.DataFrame:
     """How far a few pixels go: balanced accuracy of the nearest training image, by its pixels.
 
@@ -344,29 +359,7 @@ def pixel_neighbours(name: str) -> pd.DataFrame:
     test image gets the class of the nearest one (Euclidean distance of the pixels). Rows are
     numbers of images, columns five draws.
     """
-
-    def make() -> dict[str, np.ndarray]:
-        train, test = (pair_split(name, split) for split in ("train", "test"))
-        images = test.images.flatten(1).float().numpy()[: 2 * FEW]
-        truth = test.labels.numpy()[: 2 * FEW]
-        table = []
-        for count in COVERED:
-            row = []
-            for seed in range(SEED, SEED + 5):
-                drawn = data.class_subset(train, dict.fromkeys(PAIR, count), seed)
-                model = KNeighborsClassifier(1, algorithm="brute")
-                model.fit(drawn.images.flatten(1).float().numpy(), drawn.labels.numpy())
-                said = model.predict(images)
-                row.append(np.mean([(said[truth == digit] == digit).mean() for digit in PAIR]))
-            table.append(row)
-        return {"accuracy": np.array(table)}
-
-    parts = [predictions.depends_on(runs.get(name), name, split) for split in ("train", "test")]
-    for part in parts:
-        del part["model"]  # there is none
-    code = [pixel_neighbours, pair_split, list(COVERED), FEW]
-    array = cached(f"imbalance/pixels-{name}", parts, code, make)["accuracy"]
-    return pd.DataFrame(array, index=pd.Index(COVERED, name="images"))
+    return pd.DataFrame(pixel_accuracy(name)["accuracy"], index=pd.Index(COVERED, name="images"))
 
 
 @dataclass(frozen=True)
@@ -386,6 +379,38 @@ class CaseMaps:
     training: np.ndarray
 
 
+def _family(model: str) -> list[RunConfig]:
+    """The pictured runs of a data set, in the order of the cases."""
+    return [runs.get(f"{model}-{case}") for case in CASES]
+
+
+@store.stored(
+    lambda model, name: f"imbalance/umap-{model}-on-{name}",
+    lambda model, name: [
+        *map(store.weights, _family(model)),
+        store.images(model, "train"),
+        store.images(name),
+    ],
+)
+def aligned_maps(model: str, name: str) -> dict[str, np.ndarray]:
+    """``points`` (3, N, 2), ``predicted`` (3, N), ``labels`` and ``training`` (N,): see `maps`."""
+    few = data.class_subset(pair_split(name, "test"), dict.fromkeys(PAIR, SHOWN), SEED)
+    known = _training_images(_family(model)[0])
+    images = torch.cat([few.images, known.images])
+    networks = [predictions.load(run) for run in _family(model)]
+    features = [predictions.extract_features(network, images) for network in networks]
+    said = [
+        predictions.output_layer(network, found).argmax(1)
+        for network, found in zip(networks, features, strict=True)
+    ]
+    return {
+        "points": aligned(features).astype("f2"),
+        "predicted": np.array(said).astype("u1"),
+        "labels": np.concatenate([few.labels.numpy(), known.labels.numpy()]).astype("u1"),
+        "training": np.repeat([False, True], [len(few), len(known)]),
+    }
+
+
 def maps(model: str, name: str) -> CaseMaps:
     """Aligned maps of the features of a model's three cases (seed 42) on a test split.
 
@@ -393,33 +418,9 @@ def maps(model: str, name: str) -> CaseMaps:
     and holds the same sample near the same place, so that the layouts compare. Embedded are up to
     500 test samples of each class and all training images of case 1.
     """
-    family = {case: group(model, case)[0] for case in CASES}
-
-    def make() -> dict[str, np.ndarray]:
-        test = pair_split(name, "test")
-        few = data.class_subset(test, dict.fromkeys(PAIR, SHOWN), SEED)
-        known = _training_images(family["case1"])
-        networks = [predictions.load(run) for run in family.values()]
-        images = torch.cat([few.images, known.images])
-        features = [predictions.extract_features(network, images) for network in networks]
-        predicted = [
-            predictions.output_layer(network, found).argmax(1)
-            for network, found in zip(networks, features, strict=True)
-        ]
-        return {
-            "points": aligned(features).astype("f2"),
-            "predicted": np.array(predicted).astype("u1"),
-            "labels": np.concatenate([few.labels.numpy(), known.labels.numpy()]).astype("u1"),
-            "training": np.repeat([False, True], [len(few), len(known)]),
-        }
-
-    parts = [predictions.depends_on(run, name, "test") for run in family.values()]
-    parts += [predictions.depends_on(run, model, "train") for run in family.values()]
-    code = [CaseMaps, maps, aligned, pair_split, SHOWN, NEIGHBOURS]
-    arrays = cached(f"imbalance/umap-{model}-on-{name}", parts, code, make)
-    points = arrays["points"].astype("f4")
+    arrays = aligned_maps(model, name)
     return CaseMaps(
-        dict(zip(CASES, points, strict=True)),
+        dict(zip(CASES, arrays["points"].astype("f4"), strict=True)),
         dict(zip(CASES, arrays["predicted"].astype(int), strict=True)),
         arrays["labels"].astype(int),
         arrays["training"],

@@ -1,4 +1,4 @@
-"""Figures of chapter 5: curves, shares, margins, maps, remedies. They draw what is given."""
+"""Figures and the large table of chapter 5. They show what is given."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from pandas.core.groupby import DataFrameGroupBy
 
+from .figures import seed_dots
+from .imbalance import CaseMaps, Scores
+from .report import spread
 from .sources import TITLES
 from .style import DATA_COLOUR, WIDTH
 
@@ -14,18 +18,58 @@ CASE_TITLES = {
     "case1": "case 1",
     "case2": "case 2",
     "case3": "case 3",
-    "balanced": "balanced, as few as case 1",
+    "few": "50 + 50",
+    "mirrored": "1,000 + 50",
+    "balanced": "525 + 525",
+    "many": "1,000 + 1,000",
+    "case1-weighted": "case 1, weighted loss",
+    "case1-oversampled": "case 1, oversampled",
     "case3-short": "case 3, as few steps as case 1",
 }
 DIGIT_COLOUR = {1: "#CC79A7", 2: "#009E73"}  # apart from the data sets' colours
 RING_COLOUR = {1: "#5A1040", 2: "#00543F"}
-REMEDY_TITLES = {
+MITIGATION_TITLES = {
     "none": "none",
     "weighted": "weighted loss",
     "oversampled": "oversampling",
     "prior": "threshold by the prior",
     "validation": "threshold by validation",
 }
+
+
+MEASURES = {
+    "accuracy": "accuracy",
+    "recall_1": "recall of '1'",
+    "precision_1": "precision of '1'",
+    "recall_2": "recall of '2'",
+    "precision_2": "precision of '2'",
+    "precision": "macro precision",
+    "balanced": "macro recall (balanced accuracy)",
+    "f1": "macro F1",
+    "roc_auc": "ROC-AUC × 100",
+    "outside": "other digits (count)",
+}
+
+
+def metrics_table(
+    by_case: DataFrameGroupBy, cases: list[str], test: dict[str, str]
+) -> pd.DataFrame:
+    """`MEASURES` as rows, model and case as columns: mean ± standard deviation over the seeds.
+
+    Args:
+        by_case: `digitcnn.imbalance.results`, grouped by model, case and data.
+        cases: which of them.
+        test: by model, the test split that it sees.
+    """
+    columns = {}
+    for model, name in test.items():
+        for case in cases:
+            part = by_case.get_group((model, case, name))
+            columns[f"{TITLES[model]} {CASE_TITLES[case]}"] = [
+                spread(part[m], 0, 1) if m == "outside" else spread(part[m], 2) for m in MEASURES
+            ]
+    frame = pd.DataFrame(columns, index=pd.Index(MEASURES.values(), name="measure"))
+    return frame.map(lambda text: text.replace(" ", "\u00a0"))
 
 
 def curves(histories: dict[tuple[str, str], dict[str, pd.DataFrame]]) -> Figure:
@@ -112,20 +156,21 @@ def shares(table: pd.DataFrame, true_share: dict[str, float]) -> Figure:
     return figure
 
 
-def margins(samples: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]) -> Figure:
+def margins(samples: dict[tuple[str, str], Scores]) -> Figure:
     """Distribution of the logit margin by true class: rows of panels models, columns cases.
 
     Args:
-        samples: by model and case, margins (N,) and true classes (N,) on the own test split.
+        samples: by model and case, the scores on the own test split.
     """
     models = list(dict.fromkeys(model for model, _ in samples))
     cases = list(dict.fromkeys(case for _, case in samples))
     figure, axes = plt.subplots(
         len(models), len(cases), figsize=(WIDTH, 3.6), sharex="row", squeeze=False
     )
-    for (model, case), (margin, labels) in samples.items():
+    for (model, case), found in samples.items():
+        margin, labels = found.margin, found.labels
         axis = axes[models.index(model), cases.index(case)]
-        limit = max(np.abs(found[0]).max() for (m, _), found in samples.items() if m == model)
+        limit = max(np.abs(each.margin).max() for (m, _), each in samples.items() if m == model)
         edges = np.linspace(-limit, limit, 41)
         for digit, colour in DIGIT_COLOUR.items():
             share, _ = np.histogram(margin[labels == digit], edges)
@@ -143,7 +188,7 @@ def margins(samples: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]) -> Fi
     return figure
 
 
-def case_maps(maps: dict[str, object]) -> Figure:
+def case_maps(maps: dict[str, CaseMaps]) -> Figure:
     """Aligned maps: rows of panels test sets, columns cases.
 
     Args:
@@ -201,33 +246,54 @@ def few_pixels(by_data: dict[str, pd.DataFrame], networks: pd.DataFrame) -> Figu
         left.errorbar(table.index, mean, spread, label=TITLES[name], **style)
     left.set(xscale="log", xlabel="training images a class", ylabel="balanced accuracy (%)")
     left.set_title("nearest training image by pixels")
-    cases = list(CASE_TITLES)
+    cases = list(CASE_TITLES)[:3] + ["few", "balanced", "many", "case3-short"]
     for shift, name in zip((-0.15, 0.15), by_data, strict=True):
         rows = networks[(networks["model"] == name) & (networks["data"] == name)]
+        rows = rows[rows["case"].isin(cases)]
         position = [cases.index(case) + shift for case in rows["case"]]
         right.scatter(position, 100 * rows["balanced"], s=14, color=DATA_COLOUR[name], alpha=0.8)
-    short = ["case 1", "case 2", "case 3", "balanced,\nfew", "case 3,\nshort"]
-    right.set_xticks(range(len(cases)), short)
+    short = [CASE_TITLES[case].split(",")[0] for case in cases[:3]]
+    short += ["50\n+50", "525\n+525", "1,000\n+1,000", "case 3,\nshort"]
+    right.set_xticks(range(len(cases)), short, fontsize=7)
     right.set_title("networks, a dot a seed")
     figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 
-def remedy_chart(table: pd.DataFrame) -> Figure:
-    """Recall of 1 and of 2 on the own test split under each remedy, a panel a model and case."""
+def control_chart(table: pd.DataFrame) -> Figure:
+    """Balanced accuracy of every case and control on the own test split: a dot a seed, and mean.
+
+    Args:
+        table: rows of `digitcnn.imbalance.results`.
+    """
+    names = list(DATA_COLOUR)
+    figure, axes = plt.subplots(1, len(names), figsize=(WIDTH, 2.9), sharey=True)
+    cases = list(CASE_TITLES)
+    for axis, name in zip(axes, names, strict=True):
+        rows = table[(table["model"] == name) & (table["data"] == name)]
+        at = [cases.index(case) for case in rows["case"]]
+        seed_dots(axis, at, 100 * rows["balanced"].to_numpy(), DATA_COLOUR[name])
+        axis.set(title=TITLES[name], xlabel="balanced accuracy (%)")
+        axis.set_yticks(range(len(cases)), CASE_TITLES.values())
+    axes[0].invert_yaxis()
+    return figure
+
+
+def mitigation_chart(table: pd.DataFrame) -> Figure:
+    """Recall of 1 and of 2 on the own test split by mitigation, a panel a model and case."""
     own = table[table["model"] == table["data"]]
     panels = list(own.groupby(["model", "case"], sort=False))
     figure, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 2.1), sharey=True)
-    remedies = list(REMEDY_TITLES)
+    kinds = list(MITIGATION_TITLES)
     for axis, ((model, case), rows) in zip(axes, panels, strict=True):
         for digit, shift in ((1, -0.12), (2, 0.12)):
-            position = [remedies.index(remedy) + shift for remedy in rows["remedy"]]
+            position = [kinds.index(kind) + shift for kind in rows["mitigation"]]
             values = 100 * rows[f"recall_{digit}"]
             axis.scatter(
                 values, position, s=12, color=DIGIT_COLOUR[digit], label=f"recall of {digit}"
             )
         axis.set(title=f"{TITLES[model]}, {CASE_TITLES[case]}", xlabel="recall (%)")
-        axis.set_yticks(range(len(remedies)), REMEDY_TITLES.values())
+        axis.set_yticks(range(len(kinds)), MITIGATION_TITLES.values())
     axes[0].invert_yaxis()
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, ncols=2, loc="outside lower center")

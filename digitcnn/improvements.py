@@ -6,7 +6,6 @@ reports. Temperature scaling is in `digitcnn.evaluation`.
 
 from __future__ import annotations
 
-import inspect
 import time
 from typing import NamedTuple
 
@@ -14,40 +13,14 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from scipy import stats
 from torch import Tensor
 
-from . import data, files, predictions, runs
-from .evaluation import DRAWS, Estimate, cross_entropy, percentiles, proportion
+from . import data, predictions, runs, store
+from .evaluation import cross_entropy
 from .model import DigitCNN
 from .predictions import Predictions, softmax
+from .stats import proportion
 from .training import EVALUATION_BATCH, predict_logits
-
-# Comparing two classifiers on the same images
-
-
-class Comparison(NamedTuple):
-    """Two classifiers on the same images: errors mended and made, the change, McNemar's p."""
-
-    mended: int
-    made: int
-    difference: Estimate
-    p_value: float
-
-
-def compare(before: np.ndarray, after: np.ndarray) -> Comparison:
-    """Compare errors (N,) of two classifiers: exact McNemar test and paired bootstrap.
-
-    McNemar (1947): if neither is better, an image that only one of them gets right favours
-    either with probability 1/2, which is a binomial test. The difference is that in accuracy.
-    """
-    total, mended, made = len(before), int((before & ~after).sum()), int((after & ~before).sum())
-    p_value = stats.binomtest(mended, mended + made).pvalue if mended + made else 1.0
-    shares = np.array([mended, made, total - mended - made]) / total
-    drawn = np.random.default_rng(data.SEED).multinomial(total, shares, size=DRAWS)
-    difference = percentiles((mended - made) / total, (drawn[:, 0] - drawn[:, 1]) / total)
-    return Comparison(mended, made, difference, float(p_value))
-
 
 # Selective prediction
 
@@ -133,13 +106,10 @@ def view_probabilities(
 ) -> dict[tuple, np.ndarray]:
     """Softmax (N, 10) of each view of uint8 images."""
     parts = {view: [] for view in views}
-    for batch in images.split(
-        EVALUATION_BATCH
-    ):  # the views of all images at once would need gigabytes
+    for batch in images.split(EVALUATION_BATCH):  # all views at once would need gigabytes
         for view in views:
-            parts[view].append(
-                softmax(predict_logits(model, transformed(batch, view)).cpu().numpy())
-            )
+            logits = predict_logits(model, transformed(batch, view))
+            parts[view].append(softmax(logits.cpu().numpy()))
     return {view: np.concatenate(found) for view, found in parts.items()}
 
 
@@ -160,70 +130,76 @@ class Augmented(NamedTuple):
     seconds: tuple[float, float]
 
 
-def augmented(run_name: str) -> Augmented:
-    """Test-time augmentation of a run on its own data, chosen on validation; cached.
-
-    The times have a file of their own, so that they can be taken again by deleting it.
-    """
-    run = runs.get(run_name)
-    sets = candidates(run)
-    plain = {split: predictions.predict(run, run.data, split) for split in ("validation", "test")}
-    code = map(inspect.getsource, (transformed, view_probabilities, _choose))
-    ingredients = {
-        split: predictions.depends_on(run, run.data, split) for split in ("validation", "test")
-    } | {"code": files.fingerprint(runs.syntax("".join(code)), sets)}
-
-    def images(split: str) -> Tensor:
-        return data.load(run.data, split).images
-
-    def make() -> dict[str, np.ndarray]:
-        model = predictions.load(run)
-        choice = _choose(model, images("validation"), plain["validation"].labels, sets)
-        tested = view_probabilities(model, images("test"), sets[str(choice["chosen"])])
-        return choice | {"test": _log_mean(list(tested.values()))}
-
-    def make_times() -> dict[str, np.ndarray]:
-        model, batch = predictions.load(run), images("validation")[:EVALUATION_BATCH]
-        return {"seconds": np.array([_seconds(model, batch, sets[n]) for n in ("none", chosen)])}
-
-    arrays = predictions.cached_arrays(f"evaluation/{run.id}-augmented", ingredients, make)
-    chosen = str(arrays["chosen"])
-    times = predictions.cached_arrays(
-        f"evaluation/{run.id}-seconds",
-        ingredients | {"timing": runs.syntax(inspect.getsource(_seconds))},
-        make_times,
-    )
-    table = pd.DataFrame(
-        {
-            "views": [len(views) for views in sets.values()],
-            "accuracy": arrays["accuracy"],
-            "loss": arrays["loss"],
-        },
-        index=list(sets),
-    )
-    by_split = [
-        Predictions(arrays[split].astype(np.float32), old.labels, old.indices)
-        for split, old in plain.items()
-    ]
-    return Augmented(table, chosen, *by_split, tuple(times["seconds"].tolist()))
-
-
-def _choose(
-    model: DigitCNN, images: Tensor, labels: np.ndarray, sets: dict[str, list[tuple]]
-) -> dict[str, np.ndarray]:
-    """Accuracy and loss of each set on validation images, and the best set with its logits."""
+@store.stored(
+    lambda run: f"evaluation/{run}-views",
+    lambda run: [store.weights(run), store.images(runs.get(run).data, "validation")],
+)
+def view_sets(run: str) -> dict[str, np.ndarray]:
+    """``accuracy`` and ``loss`` of each of the `candidates` on a run's validation split, (k,)."""
+    config = runs.get(run)
+    sets, split = candidates(config), data.load(config.data, "validation")
     views = list(dict.fromkeys(view for members in sets.values() for view in members))
-    single = view_probabilities(model, images, views)
-    means = {name: np.mean([single[v] for v in members], 0) for name, members in sets.items()}
-    accuracy = np.array([(mean.argmax(1) == labels).mean() for mean in means.values()])
-    loss = np.array([cross_entropy(mean, labels) for mean in means.values()])
-    chosen = list(sets)[np.lexsort((loss, -accuracy))[0]]
+    single = view_probabilities(predictions.load(config), split.images, views)
+    means = [np.mean([single[view] for view in members], 0) for members in sets.values()]
+    labels = split.labels.numpy()
     return {
-        "accuracy": accuracy,
-        "loss": loss,
-        "chosen": np.array(chosen),
-        "validation": _log_mean([means[chosen]]),
+        "accuracy": np.array([(mean.argmax(1) == labels).mean() for mean in means]),
+        "loss": np.array([cross_entropy(mean, labels) for mean in means]),
     }
+
+
+@store.stored(
+    lambda run, name: f"evaluation/{run}-augmented",
+    lambda run, name: [
+        store.weights(run),
+        *(store.images(runs.get(run).data, split) for split in ("validation", "test")),
+        f"value {name}",
+    ],
+)
+def view_logits(run: str, name: str) -> dict[str, np.ndarray]:
+    """Logits float16 (N, 10) of a run with one of its `candidates`, by split."""
+    config = runs.get(run)
+    model, views = predictions.load(config), candidates(config)[name]
+    found = {}
+    for split in ("validation", "test"):
+        single = view_probabilities(model, data.load(config.data, split).images, views)
+        found[split] = _log_mean(list(single.values()))
+    return found
+
+
+@store.stored(
+    lambda run, name: f"evaluation/{run}-seconds",
+    lambda run, name: [
+        store.weights(run),
+        store.images(runs.get(run).data, "validation"),
+        f"value {name}",
+    ],
+)
+def view_seconds(run: str, name: str) -> dict[str, np.ndarray]:
+    """``seconds`` per 1,000 images without and with one of the `candidates`, (2,)."""
+    config = runs.get(run)
+    model, sets = predictions.load(config), candidates(config)
+    batch = data.load(config.data, "validation").images[:EVALUATION_BATCH]
+    return {"seconds": np.array([_seconds(model, batch, sets[n]) for n in ("none", name)])}
+
+
+def augmented(run: str) -> Augmented:
+    """Test-time augmentation of a run on its own data, chosen on validation.
+
+    The times are a result of their own, so that they can be taken again by deleting its file.
+    """
+    config, found = runs.get(run), view_sets(run)
+    sets = candidates(config)
+    table = pd.DataFrame({"views": [len(views) for views in sets.values()], **found}, index=[*sets])
+    chosen = table.sort_values(["accuracy", "loss"], ascending=[False, True], kind="stable").index[
+        0
+    ]
+    by_split = []
+    for split, logits in view_logits(run, chosen).items():
+        plain = predictions.predict(config, config.data, split)
+        logits = logits.astype(np.float32)
+        by_split.append(Predictions(logits, logits.argmax(1), plain.labels, plain.indices))
+    return Augmented(table, chosen, *by_split, tuple(view_seconds(run, chosen)["seconds"].tolist()))
 
 
 def _log_mean(probabilities: list[np.ndarray]) -> np.ndarray:

@@ -2,14 +2,13 @@
 
 Works from ``models/`` alone: `load` a model, turn any picture into the input format with
 `to_images`, ask for `probabilities`. Over whole splits, logits are kept with
-each run (``cache/answers/``, committed) and features in ``cache/features/`` (large, made again
-when needed).
+each run (``cache/answers/``, committed) and features in ``cache/local/features/`` (large, made
+again when needed).
 """
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from . import checkpoints, data, files, runs, sources
+from . import checkpoints, data, runs, store
 from .files import DigitcnnError
 from .model import DigitCNN
 from .training import EVALUATION_BATCH, float32, predict_logits, to_unit
@@ -174,23 +173,26 @@ def predict(run: str | runs.RunConfig, data_name: str, split: str = "test") -> P
     )
 
 
+@store.stored(
+    lambda run, data_name, split="test", trained=True: (
+        f"features/{'' if trained else 'untrained-'}{run}-on-{data_name}-{split}"
+    ),
+    lambda run, data_name, split="test", trained=True: [
+        store.weights(run),
+        store.images(data_name, split),
+    ],
+    committed=False,
+)
 def features(
-    run: str | runs.RunConfig, data_name: str, split: str = "test", trained: bool = True
-) -> np.ndarray:
-    """Features float32 (N, 128) of a whole split; with ``trained=False`` of the initial weights.
+    run: str, data_name: str, split: str = "test", trained: bool = True
+) -> dict[str, np.ndarray]:
+    """``features`` float32 (N, 128) of a whole split; if not ``trained``, of the initial weights.
 
     The untrained network has the run's own seed and input statistics, so training is the only
     difference; its batch normalisation uses the statistics of the batch.
     """
-    run = runs.get(run)
-
-    def make() -> dict[str, np.ndarray]:
-        model = load(run) if trained else untrained(run)
-        return {"features": extract_features(model, data.load(data_name, split).images)}
-
-    state = "" if trained else "untrained-"
-    name = f"features/{state}{run.id}-on-{data_name}-{split}"
-    return cached_arrays(name, depends_on(run, data_name, split), make)["features"]
+    model = load(run) if trained else untrained(run)
+    return {"features": extract_features(model, data.load(data_name, split).images)}
 
 
 def untrained(run: str | runs.RunConfig) -> DigitCNN:
@@ -225,44 +227,3 @@ def extract_features(model: DigitCNN, images: Tensor) -> np.ndarray:
 def output_layer(model: DigitCNN, found: np.ndarray) -> np.ndarray:
     """Logits float32 (N, 10) of features (N, 128) as `extract_features` gives them."""
     return model.output(torch.from_numpy(found).to(model.mean.device)).cpu().numpy()
-
-
-def depends_on(run: runs.RunConfig, data_name: str, split: str) -> dict:
-    """What a result of a model on a split depends on, for `cached_arrays`."""
-    if not runs.has_manifest(sources.checked(data_name)):
-        data.pool(data_name)
-    return {
-        "model": checkpoints.record(run)["weights_sha256"],
-        "data": runs.manifest(data_name)["digest"],
-        "split": runs.split_sizes(data_name)[split]["indices_sha256"],
-    }
-
-
-def cached_arrays(
-    name: str, ingredients: dict | list, make: Callable[[], dict[str, np.ndarray]]
-) -> dict[str, np.ndarray]:
-    """Arrays from ``cache/<name>.npz`` if made of the same `ingredients`, else made and kept.
-
-    Raises `DigitcnnError` if the file is damaged; nothing in it can be executed.
-    """
-    path = files.noted(files.cache_path(f"{name}.npz"))
-    key = files.fingerprint(ingredients)
-    arrays = _read_arrays(path) if path.is_file() else {}
-    if str(arrays.pop("key", "")) == key:
-        return arrays
-    with files.lock(name.replace("/", "-")):
-        arrays = make()
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, key=np.array(key), **arrays)
-        files.write_whole(path, buffer.getvalue())
-    return arrays
-
-
-def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except Exception as error:  # zipfile and NumPy raise a dozen kinds on damaged bytes
-        raise DigitcnnError(
-            f"{files.shown(path)} is damaged: delete it, and it is made again."
-        ) from error

@@ -15,7 +15,7 @@ import pandas as pd
 from IPython import get_ipython
 from IPython.display import Markdown
 
-from . import files, provenance, runs
+from . import files, runs, stats
 
 
 def start() -> None:
@@ -31,7 +31,12 @@ def start() -> None:
 
 
 def percent(share: float, digits: int = 2) -> str:
-    """A fraction in [0, 1] as a percentage: 0.99713 gives ``99.71 %`` (narrow space)."""
+    """A fraction in [0, 1] as a percentage: 0.99713 gives ``99.71 %`` (narrow space).
+
+    A dash where it is no number.
+    """
+    if math.isnan(share):
+        return "–"
     return f"{100 * share:.{digits}f}\u202f%"
 
 
@@ -53,9 +58,9 @@ def estimate(found: tuple[float, float, float], digits: int = 2) -> str:
 
 def spread(values: Iterable[float], digits: int = 1, scale: float = 100) -> str:
     """Mean and standard deviation over seeds, in per cent unless scaled: ``98.7 ± 0.1``."""
-    values = scale * np.asarray(list(values), float)
-    mean = f"{values.mean():.{digits}f}".replace("-", "\u2212")
-    return f"{mean} ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else mean
+    mean, std, count = stats.spread(scale * np.asarray(list(values), float))
+    shown = f"{mean:.{digits}f}".replace("-", "\u2212")
+    return f"{shown} ± {std:.{digits}f}" if count > 1 else shown
 
 
 def times(found: tuple[float, float, float], digits: int = 1) -> str:
@@ -75,6 +80,25 @@ def points(difference: float, digits: int = 2) -> str:
     """A signed difference of two fractions in percentage points: ``+0.31``; zero has no sign."""
     rounded = round(float(100 * difference), digits)
     return f"{rounded:{'+' if rounded else 'z'}.{digits}f}".replace("-", "\u2212")
+
+
+def difference(found: stats.Difference | pd.Series, digits: int = 2) -> str:
+    """A difference of shares with its interval, in points: ``+0.31 (+0.12 to +0.50)``."""
+    if math.isnan(found.low):
+        return points(found.value, digits)
+    ends = " to ".join(points(end, digits) for end in (found.low, found.high))
+    return f"{points(found.value, digits)} ({ends})"
+
+
+def listed(items: Iterable[str]) -> str:
+    """Items as a reader says them: ``a, b and c``; ``none`` of nothing."""
+    *rest, last = list(items) or ["none"]
+    return f"{', '.join(rest)} and {last}" if rest else last
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """A number with a typographic minus sign; zero has none."""
+    return f"{value:z.{digits}f}".replace("-", "\u2212")
 
 
 def duration(seconds: float) -> str:
@@ -128,15 +152,3 @@ def copies() -> dict[str, str]:
 def is_quick() -> bool:
     """Whether this is the quick profile, whose numbers come from embedded stand-in data."""
     return files.profile() == "quick"
-
-
-def colophon(document: str) -> Markdown:
-    """Record what the chapter was made from, and say its key; the last call of every chapter."""
-    about = provenance.record(document)
-    where = files.shown(provenance.record_path(document))
-    return Markdown(
-        '::: {.content-visible when-format="html"}\n\n'
-        f"[The results of this page have the key `{about['key']}`, made from "
-        f"{len(about['modules'])} modules and {len(about['files'])} stored results (`{where}`)."
-        "]{.colophon}\n\n:::"
-    )

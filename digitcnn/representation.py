@@ -1,16 +1,13 @@
 """Representation: what the feature layer has learnt, across both data sets; draws nothing.
 
-Every public function returns cached results where they are there and current: coordinates in
-``cache/umap/``, numbers in ``cache/representation/``, the cross-data-set table also as
-``cache/results/cross_dataset.csv``. The test splits only report; nothing is chosen with them.
+What needs features is kept (`digitcnn.store`): coordinates in ``cache/umap/``, numbers in
+``cache/representation/``. The test splits only report; nothing is chosen with them.
 """
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,13 +15,13 @@ import pandas as pd
 from joblib import Parallel, delayed
 from scipy.stats import spearmanr
 from sklearn.manifold import trustworthiness
-from sklearn.metrics import confusion_matrix, roc_auc_score
+from sklearn.metrics import roc_auc_score
 from sklearn.metrics import silhouette_score as silhouette
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 from sklearn.preprocessing import normalize
 
-from . import checkpoints, data, files, predictions, runs
+from . import checkpoints, data, evaluation, files, predictions, store
 from .model import CLASSES
 from .sources import NAMES
 
@@ -62,23 +59,14 @@ MAPS = tuple(
 )
 
 
-def cached(name: str, parts: list[dict], code: list, make: Callable[[], dict]) -> dict:
-    """`predictions.cached_arrays`, depending on `parts` and on the source of `code`."""
-    trees = [
-        runs.syntax(inspect.getsource(part)) if callable(part) else part for part in (*code, SEED)
-    ]
-    return predictions.cached_arrays(name, {"parts": parts, "code": files.fingerprint(trees)}, make)
-
-
-def parts_of(model: str, names: tuple[str, ...], split: str = "test") -> list[dict]:
-    """What results of a model on a split of the data sets `names` depend on."""
-    return [predictions.depends_on(runs.get(model), name, split) for name in names]
+def _inputs(shown: Map) -> list[str]:
+    """The tokens of what a map's features are made from."""
+    return [store.weights(shown.model), *(store.images(name) for name in shown.data)]
 
 
 def confusion(model: str, name: str) -> np.ndarray:
     """Confusion matrix int (10, 10) of a model on a test split; rows are true classes."""
-    found = predictions.predict(model, name)
-    return confusion_matrix(found.labels, found.predicted, labels=DIGITS)
+    return evaluation.confusion(predictions.predict(model, name))
 
 
 def labels(names: tuple[str, ...]) -> np.ndarray:
@@ -86,10 +74,20 @@ def labels(names: tuple[str, ...]) -> np.ndarray:
     return np.concatenate([predictions.predict(name, name).labels for name in names])
 
 
+def origins(shown: Map) -> np.ndarray:
+    """Which of a map's data sets each of its samples is from, as a position, (N,)."""
+    sizes = [len(predictions.predict(name, name).labels) for name in shown.data]
+    return np.repeat(np.arange(len(sizes)), sizes)
+
+
 def features(shown: Map) -> np.ndarray:
     """The features float32 (N, 128) behind a map."""
-    parts = [predictions.features(shown.model, name, "test", shown.trained) for name in shown.data]
-    return np.concatenate(parts)
+    return np.concatenate(
+        [
+            predictions.features(shown.model, name, "test", shown.trained)["features"]
+            for name in shown.data
+        ]
+    )
 
 
 # Maps ---------------------------------------------------------------------------------------------
@@ -112,23 +110,55 @@ def layout(points: np.ndarray) -> np.ndarray:
         return mapper.fit_transform(points).astype(np.float16)
 
 
-def coordinates(shown: Map) -> np.ndarray:
-    """UMAP coordinates float32 (N, 2) of a map; they are kept, as they differ between systems."""
-    parts = [*parts_of(shown.model, shown.data), {"trained": shown.trained}]
-    make = lambda: {"xy": layout(features(shown))}  # noqa: E731
-    return cached(f"umap/{shown.name}", parts, [layout, NEIGHBOURS], make)["xy"].astype("f4")
+@store.stored(lambda shown: f"umap/{shown.name}", _inputs)
+def coordinates(shown: Map) -> dict[str, np.ndarray]:
+    """UMAP coordinates ``xy`` float16 (N, 2) of a map, which differ between systems."""
+    return {"xy": layout(features(shown))}
 
 
-def all_coordinates() -> dict[Map, np.ndarray]:
+def points(shown: Map) -> np.ndarray:
+    """The kept coordinates of a map, float32 (N, 2)."""
+    return coordinates(shown)["xy"].astype("f4")
+
+
+def all_points() -> dict[Map, np.ndarray]:
     """The coordinates of all `MAPS`; those that are missing are computed two at a time."""
     for model, name in itertools.product(NAMES, NAMES):
         checkpoints.ensure(model)  # here, not in two processes at once
         predictions.predict(model, name)
-    missing = [m for m in MAPS if not files.cache_path("umap", f"{m.name}.npz").is_file()]
-    if missing:
+    if missing := [shown for shown in MAPS if store.stale(coordinates.path(shown))]:
         files.say(f"UMAP of {len(missing)} sets of features, for a few minutes.")
-        Parallel(n_jobs=2)(delayed(coordinates)(shown) for shown in missing)
-    return {shown: coordinates(shown) for shown in MAPS}
+        Parallel(n_jobs=2)(delayed(points)(shown) for shown in missing)
+    return {shown: points(shown) for shown in MAPS}
+
+
+QUALITY = (
+    "silhouette 128-d",
+    "silhouette 2-D",
+    "neighbours 128-d",
+    "neighbours 2-D",
+    "trustworthiness",
+)
+
+
+@store.stored(
+    lambda shown: f"representation/quality-{shown.name}",
+    lambda shown: [*_inputs(shown), store.result(f"umap/{shown.name}")],
+)
+def fold_quality(shown: Map) -> dict[str, np.ndarray]:
+    """``rows`` (5, 5): `QUALITY` of a map in each of five disjoint stratified fifths."""
+    spaces, truth = (features(shown), points(shown)), labels(shown.data)
+    rows = []
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=SEED)
+    for train, fold in folds.split(truth, truth):
+        few = np.random.default_rng(SEED).permutation(fold)[:FEW]
+        row = [silhouette(space[few], truth[few]) for space in spaces]
+        for space in spaces:
+            model = KNeighborsClassifier(NEIGHBOURS).fit(space[train], truth[train])
+            row.append(model.score(space[fold], truth[fold]))
+        near = [space[few] for space in spaces]
+        rows.append([*row, trustworthiness(*near, n_neighbors=NEIGHBOURS)])
+    return {"rows": np.array(rows)}
 
 
 def quality(shown: Map) -> pd.DataFrame:
@@ -139,49 +169,34 @@ def quality(shown: Map) -> pd.DataFrame:
     the rest) in 128 dimensions and in 2, and ``trustworthiness`` (Venna and Kaski 2001) of the
     map. Silhouette and trustworthiness use at most 2,000 samples a fifth.
     """
-
-    def make() -> dict[str, np.ndarray]:
-        spaces, truth = (features(shown), coordinates(shown)), labels(shown.data)
-        rows = []
-        for train, fold in StratifiedKFold(FOLDS, shuffle=True, random_state=SEED).split(
-            truth, truth
-        ):
-            few = np.random.default_rng(SEED).permutation(fold)[:FEW]
-            row = [silhouette(space[few], truth[few]) for space in spaces]
-            for space in spaces:
-                model = KNeighborsClassifier(NEIGHBOURS).fit(space[train], truth[train])
-                row.append(model.score(space[fold], truth[fold]))
-            near = [space[few] for space in spaces]
-            rows.append([*row, trustworthiness(*near, n_neighbors=NEIGHBOURS)])
-        return {"rows": np.array(rows)}
-
-    parts = [*parts_of(shown.model, shown.data), {"trained": shown.trained}]
-    name = f"representation/quality-{shown.name}"
-    rows = cached(name, parts, [quality, layout, NEIGHBOURS, FOLDS, FEW], make)["rows"]
-    columns = ["silhouette 128-d", "silhouette 2-D", "neighbours 128-d", "neighbours 2-D"]
-    frame = pd.DataFrame(rows, columns=[*columns, "trustworthiness"])
-    return frame.agg(["mean", "std"])
+    coordinates(shown)  # before what depends on it
+    return pd.DataFrame(fold_quality(shown)["rows"], columns=QUALITY).agg(["mean", "std"])
 
 
-def error_neighbours(model: str) -> dict[str, float]:
+@store.stored(
+    lambda model: f"representation/errors-{model}",
+    lambda model: _inputs(Map(model, (model,))),
+)
+def error_neighbours(model: str) -> dict[str, np.ndarray]:
+    """``classes`` (errors, 15) of the samples nearest to each own misclassified test sample."""
+    found = predictions.predict(model, model)
+    if not found.wrong.any():
+        return {"classes": np.empty((0, NEIGHBOURS), "u1")}
+    space = features(Map(model, (model,)))
+    near = NearestNeighbors(n_neighbors=NEIGHBOURS + 1).fit(space)
+    order = near.kneighbors(space[found.wrong], return_distance=False)[:, 1:]
+    return {"classes": found.labels[order].astype("u1")}  # without the sample itself
+
+
+def error_majorities(model: str) -> dict[str, float]:
     """What the 15 nearest neighbours of the misclassified own test samples are, in 128-d.
 
     Shares of these samples: ``predicted``, where most neighbours are of the class that the sample
     is read as, and ``true``, where most are of its own class; NaN if nothing is misclassified.
     """
-    found = predictions.predict(model, model)
-
-    def make() -> dict[str, np.ndarray]:
-        space = features(Map(model, (model,)))
-        near = NearestNeighbors(n_neighbors=NEIGHBOURS + 1).fit(space)
-        order = near.kneighbors(space[found.wrong], return_distance=False)[:, 1:]
-        return {"classes": found.labels[order].astype("u1")}  # without the sample itself
-
-    code = [error_neighbours, NEIGHBOURS]
-    parts = parts_of(model, (model,))
-    if not found.wrong.any():
+    found, classes = predictions.predict(model, model), error_neighbours(model)["classes"]
+    if not len(classes):
         return {"predicted": float("nan"), "true": float("nan")}
-    classes = cached(f"representation/errors-{model}", parts, code, make)["classes"]
     candidates = {"predicted": found.predicted, "true": found.labels}
     return {
         name: float(((classes == each[found.wrong][:, None]).mean(1) > 0.5).mean())
@@ -189,32 +204,45 @@ def error_neighbours(model: str) -> dict[str, float]:
     }
 
 
+@store.stored(
+    lambda model: f"representation/pairs-{model}",
+    lambda model: _inputs(Map(model, (model,))),
+)
+def pair_silhouettes(model: str) -> dict[str, np.ndarray]:
+    """``trained`` and ``untrained`` (45,): the silhouette of each two classes alone."""
+    truth, random = labels((model,)), np.random.default_rng(SEED)
+    chosen = [random.permutation(np.flatnonzero(truth == c))[:PAIR] for c in DIGITS]
+    both = [np.concatenate([chosen[a], chosen[b]]) for a, b in itertools.combinations(DIGITS, 2)]
+    found = {}
+    for state, trained in (("trained", True), ("untrained", False)):
+        space = features(Map(model, (model,), trained))
+        found[state] = np.array([silhouette(space[at], truth[at]) for at in both])
+    return found
+
+
 def pairs(model: str) -> pd.DataFrame:
     """The 45 pairs of classes: how often confused on test, and how far apart in feature space.
 
     Columns: ``a``, ``b``, ``confused`` (errors in both directions), ``rate`` (of the samples of
-    both classes), and ``trained`` and ``untrained``, the silhouette of the two classes alone.
+    both classes), and those of `pair_silhouettes`.
     """
-    combinations = list(itertools.combinations(DIGITS, 2))
-
-    def make() -> dict[str, np.ndarray]:
-        truth, random = labels((model,)), np.random.default_rng(SEED)
-        chosen = [random.permutation(np.flatnonzero(truth == c))[:PAIR] for c in DIGITS]
-        both = [np.concatenate([chosen[a], chosen[b]]) for a, b in combinations]
-        spaces = {state: features(Map(model, (model,), state == "trained")) for state in
-                  ("trained", "untrained")}  # fmt: skip
-        return {
-            state: np.array([silhouette(space[at], truth[at]) for at in both])
-            for state, space in spaces.items()
-        }
-
-    arrays = cached(f"representation/pairs-{model}", parts_of(model, (model,)), [pairs, PAIR], make)
-    counts = confusion(model, model)
-    confused = [int(counts[a, b] + counts[b, a]) for a, b in combinations]
-    sizes = [int(counts[[a, b]].sum()) for a, b in combinations]
-    frame = pd.DataFrame(combinations, columns=["a", "b"]).assign(confused=confused, **arrays)
-    frame["rate"] = frame["confused"] / sizes
+    combinations, counts = list(itertools.combinations(DIGITS, 2)), confusion(model, model)
+    frame = pd.DataFrame(combinations, columns=["a", "b"])
+    frame["confused"] = [int(counts[a, b] + counts[b, a]) for a, b in combinations]
+    frame = frame.assign(**pair_silhouettes(model))
+    frame["rate"] = frame["confused"] / [int(counts[[a, b]].sum()) for a, b in combinations]
     return frame.sort_values(["confused", "rate"], ascending=False, ignore_index=True)
+
+
+def worst_pairs(model: str, count: int = 4) -> pd.DataFrame:
+    """The first rows of `pairs` with ``classes`` as text, then the median of all pairs."""
+    frame = pairs(model)
+    worst = frame.head(count).assign(
+        classes=[f"{a} and {b}" for a, b in frame[["a", "b"]].head(count).to_numpy()]
+    )
+    columns = ["classes", "confused", "untrained", "trained"]
+    median = ["median pair", *frame[columns[1:]].median()]
+    return pd.concat([worst[columns], pd.DataFrame([median], columns=columns)], ignore_index=True)
 
 
 def pair_correlation(model: str) -> tuple[float, float]:
@@ -225,7 +253,11 @@ def pair_correlation(model: str) -> tuple[float, float]:
     return tuple(float(value) for value in spearmanr(frame["rate"], frame["trained"]))
 
 
-def mixture(model: str) -> dict[str, float]:
+@store.stored(
+    lambda model: f"representation/mixture-{model}",
+    lambda model: _inputs(Map(model, (model, OTHER[model]))),
+)
+def mixture(model: str) -> dict[str, np.ndarray]:
     """Both test splits in one feature space of a model.
 
     ``told apart``: balanced accuracy of telling the data set by 15 neighbours, cross-validated
@@ -233,54 +265,59 @@ def mixture(model: str) -> dict[str, float]:
     among the own samples have their class; ``own norm`` and ``other norm``: median length of a
     feature vector.
     """
-
-    def make() -> dict[str, np.ndarray]:
-        names = (model, OTHER[model])
-        spaces = [features(Map(model, (name,))) for name in names]
-        origin = np.repeat([0, 1], [len(space) for space in spaces])
-        folds = StratifiedKFold(FOLDS, shuffle=True, random_state=SEED)
-        neighbours = KNeighborsClassifier(NEIGHBOURS)
-        told = cross_val_score(
-            neighbours, np.concatenate(spaces), origin, cv=folds, scoring="balanced_accuracy"
-        ).mean()
-        matched = neighbours.fit(spaces[0], labels(names[:1])).score(spaces[1], labels(names[1:]))
-        norms = [np.median(np.linalg.norm(space, axis=1)) for space in spaces]
-        return {"values": np.array([told, matched, *norms])}
-
-    code = [mixture, NEIGHBOURS, FOLDS]
-    values = cached(f"representation/mixture-{model}", parts_of(model, NAMES), code, make)["values"]
-    return dict(
-        zip(("told apart", "class", "own norm", "other norm"), values.tolist(), strict=True)
+    names = (model, OTHER[model])
+    spaces = [features(Map(model, (name,))) for name in names]
+    origin = np.repeat([0, 1], [len(space) for space in spaces])
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=SEED)
+    neighbours = KNeighborsClassifier(NEIGHBOURS)
+    told = cross_val_score(
+        neighbours, np.concatenate(spaces), origin, cv=folds, scoring="balanced_accuracy"
     )
+    own, other = (np.median(np.linalg.norm(space, axis=1)) for space in spaces)
+    return {
+        "told apart": told.mean(),
+        "class": neighbours.fit(spaces[0], labels(names[:1])).score(spaces[1], labels(names[1:])),
+        "own norm": own,
+        "other norm": other,
+    }
 
 
 # Can the model tell? ------------------------------------------------------------------------------
 
 
-def known_scores(model: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+@store.stored(
+    lambda model: f"representation/distance-{model}",
+    lambda model: [
+        *_inputs(Map(model, (model, OTHER[model]))),
+        store.images(model, "validation"),
+    ],
+)
+def distances(model: str) -> dict[str, np.ndarray]:
+    """Negative distance of ``own`` and ``other`` test features (N,) to the 10th nearest known one.
+
+    Known are those of the own validation split; features are scaled to length 1.
+    """
+    known = normalize(predictions.features(model, model, "validation")["features"])
+    search = NearestNeighbors(n_neighbors=DISTANCE_RANK).fit(known)
+    return {
+        kind: -search.kneighbors(normalize(features(Map(model, (name,)))))[0][:, -1]
+        for kind, name in (("own", model), ("other", OTHER[model]))
+    }
+
+
+def ood_scores(model: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """How familiar a model finds its own test split and the other's: (own, other) by score.
 
     Higher is more familiar. ``probability``: largest softmax probability (Hendrycks and Gimpel
     2017, arXiv 1610.02136); ``energy``: logsumexp of the logits, the negative free energy (Liu et
-    al. 2020, arXiv 2010.03759); ``distance``: the negative distance to the 10th nearest feature
-    of the own validation split, features scaled to length 1 (Sun et al. 2022, arXiv 2204.06507).
+    al. 2020, arXiv 2010.03759); ``distance``: see `distances` (Sun et al. 2022, arXiv 2204.06507).
     """
-    names = (model, OTHER[model])
-
-    def make() -> dict[str, np.ndarray]:
-        known = normalize(predictions.features(model, model, "validation"))
-        search = NearestNeighbors(n_neighbors=DISTANCE_RANK).fit(known)
-        found = [normalize(predictions.features(model, name)) for name in names]
-        return {str(i): -search.kneighbors(x)[0][:, -1] for i, x in enumerate(found)}
-
-    parts = [*parts_of(model, names), *parts_of(model, (model,), "validation")]
-    code = [known_scores, DISTANCE_RANK]
-    distance = cached(f"representation/distance-{model}", parts, code, make)
-    found = [predictions.predict(model, name) for name in names]
+    found = [predictions.predict(model, name) for name in (model, OTHER[model])]
+    distance = distances(model)
     return {
         "probability": tuple(each.probabilities.max(1) for each in found),
         "energy": tuple(np.logaddexp.reduce(each.logits.astype(float), axis=1) for each in found),
-        "distance": (distance["0"], distance["1"]),
+        "distance": (distance["own"], distance["other"]),
     }
 
 
@@ -292,7 +329,7 @@ def detection(model: str) -> pd.DataFrame:
     accuracy on the ``right_accepted`` and the ``right_rejected`` part of the other data set.
     """
     rows, right = {}, ~predictions.predict(model, OTHER[model]).wrong
-    for score, (own, other) in known_scores(model).items():
+    for score, (own, other) in ood_scores(model).items():
         a = roc_auc_score(np.repeat([1, 0], [len(own), len(other)]), np.concatenate([own, other]))
         q1, q2 = a / (2 - a) - a * a, 2 * a * a / (1 + a) - a * a
         spread = a * (1 - a) + (len(own) - 1) * q1 + (len(other) - 1) * q2

@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy.spatial import cKDTree
 
+from .figures import seed_dots
 from .sources import TITLES
 from .style import CLASS_COLOURS, DATA_COLOUR, WIDTH
 
@@ -194,6 +195,27 @@ def control_chart(examples: dict[str, np.ndarray], accuracy: pd.DataFrame) -> Fi
     right.set_xticks(range(0, 101, 25))
     right.spines["left"].set_visible(False)
     figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+def training_chart(results: pd.DataFrame) -> Figure:
+    """Accuracy and macro recall on SVHN by setting of the training: a dot a seed, and the mean.
+
+    Args:
+        results: the frame of `digitcnn.transfer.training_controls`.
+    """
+    settings = list(dict.fromkeys(results["setting"]))
+    part = results[results["data"] == "svhn"]
+    rows = [settings.index(setting) for setting in part["setting"]]
+    size = (WIDTH, 0.8 + 0.22 * len(settings))
+    figure, axes = plt.subplots(1, 2, figsize=size, sharey=True)
+    for axis, column, title in zip(
+        axes, ("accuracy", "recall"), ("accuracy", "macro recall"), strict=True
+    ):
+        seed_dots(axis, rows, 100 * part[column].to_numpy(), DATA_COLOUR["mnist"])
+        axis.set_xlabel(f"{title} on SVHN (%)")
+        axis.set_yticks(range(len(settings)), settings)
+    axes[0].invert_yaxis()
     return figure
 
 

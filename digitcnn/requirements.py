@@ -49,14 +49,16 @@ REQUIREMENTS = tuple(
             ("Experiment: batch size", "sec-batch fig-batch"),
             ("Experiment: activation", "sec-activation fig-activation"),
             (
-                "Ablations: batch normalisation, augmentation, dropout, width",
-                "sec-ablation fig-ablation",
+                "Ablations: batch normalisation, shortcuts, augmentation, dropout, width, others",
+                "sec-ablation fig-ablation fig-settings",
             ),
             (
-                "Chosen configuration, argued against the noise between seeds",
-                "sec-experiments tbl-verdicts sec-contest fig-contest sec-choice",
+                "Every setting against the recipe, beyond the chance between seeds or not",
+                "sec-experiments sec-verdicts tbl-experiments",
             ),
-            ("50 epochs from scratch on each data set", "sec-curves tbl-final"),
+            ("Chosen configuration, and why", "sec-choice tbl-configuration"),
+            ("50 epochs from scratch on each data set", "sec-curves tbl-final tbl-seeds"),
+            ("The same recipe on the official division", "sec-official tbl-official"),
             ("Curves of the loss, training and validation", "sec-curves fig-loss"),
             ("Curves of the accuracy, training and validation", "sec-curves fig-accuracy"),
             ("Macro precision and recall", "fig-precision tbl-final"),
@@ -134,7 +136,8 @@ REQUIREMENTS = tuple(
             ),
             (
                 "Why the two directions differ, with controls",
-                "sec-repr-why fig-repr-controls-mnist fig-repr-controls-svhn tbl-repr-augmentation",
+                "sec-repr-why fig-repr-controls-mnist fig-repr-controls-svhn fig-repr-training "
+                "tbl-repr-training",
             ),
             ("Comparison with the literature", "tbl-repr-literature"),
             (
@@ -148,7 +151,10 @@ REQUIREMENTS = tuple(
                 "sec-imb-cases tbl-imb-counts",
             ),
             ("Training curves of each case", "sec-imbalance fig-imb-curves"),
-            ("Control at an equal number of steps", "sec-imb-control tbl-imb-control"),
+            (
+                "Controls at an equal number of steps",
+                "sec-imb-control fig-imb-control tbl-imb-control",
+            ),
             (
                 "Metrics on the two classes of both test splits, over the seeds",
                 "sec-imb-results tbl-imb-results tbl-imb-results-other",
@@ -162,12 +168,12 @@ REQUIREMENTS = tuple(
             ),
             ("How the manifold changes, in numbers", "tbl-imb-geometry"),
             (
-                "Why it changes, why MNIST suffers less, what happens on the other data set",
-                "sec-imb-why tbl-imb-why fig-imb-why",
+                "Why MNIST suffers less: how far a few images reach",
+                "sec-imb-why fig-imb-why",
             ),
             (
-                "Remedies: what each gains and costs, compared with the literature",
-                "sec-imb-remedies tbl-imb-remedies fig-imb-remedies",
+                "Mitigations: what each gains and costs",
+                "sec-imb-mitigations tbl-imb-mitigations fig-imb-mitigations",
             ),
         ),
         "f": (

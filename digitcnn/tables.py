@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from . import checkpoints, data, files, predictions, runs
+from . import checkpoints, data, predictions, runs, stats, store
+from .evaluation import answered
 from .files import DigitcnnError
 from .model import DigitCNN
 from .sources import TITLES
-from .training import build_model, evaluate, predict_logits, training_split
+from .training import build_model, predict_logits
 
 DIGITS = list(range(10))
 
@@ -29,16 +30,16 @@ def split_sizes() -> pd.DataFrame:
     """Number of images by data set (rows) and split (columns), with the total."""
     rows = {}
     for name, title in TITLES.items():
-        split = runs.manifest(name)["split"]
-        rows[title] = {part: split[part]["images"] for part in data.SPLITS}
+        parts = runs.split_sizes(name)
+        rows[title] = {part: parts[part]["images"] for part in data.SPLITS}
     frame = pd.DataFrame(rows).T.rename_axis("data set")
     return frame.assign(total=frame.sum(axis=1))
 
 
 def class_counts(name: str) -> pd.DataFrame:
     """Number of images by class (rows) and split (columns)."""
-    split = runs.manifest(name)["split"]
-    counts = {part: split[part]["class_counts"] for part in data.SPLITS}
+    parts = runs.split_sizes(name)
+    counts = {part: parts[part]["class_counts"] for part in data.SPLITS}
     return pd.DataFrame(counts, index=pd.Index(DIGITS, name="class"))
 
 
@@ -84,7 +85,7 @@ def duplicates(name: str) -> dict[str, int]:
         ``validation``: images of that split with an equal image in the training split;
         ``conflicting``: sets of equal images with different labels.
     """
-    source, indices = data.pool(name)
+    source, indices = data.pool(name), data.split_indices(name)
     digests = pd.Series([hashlib.blake2b(image.tobytes()).digest() for image in source.images])
     group = digests.groupby(digests).ngroup().to_numpy()
     train = np.unique(group[indices["train"]])
@@ -99,8 +100,8 @@ def duplicates(name: str) -> dict[str, int]:
 
 def official_share(name: str) -> pd.Series:
     """Share of each split's images that the official division has in its test set."""
-    source, indices = data.pool(name)
-    return pd.Series({split: source.official_test[at].mean() for split, at in indices.items()})
+    official = data.labels(name).official_test
+    return pd.Series({s: official[at].mean() for s, at in data.split_indices(name).items()})
 
 
 def architecture(run: str) -> pd.DataFrame:
@@ -170,28 +171,54 @@ def epochs(run: str, split: str, every: int = 5) -> pd.DataFrame:
     return table[(table["epoch"] == 1) | (table["epoch"] % every == 0)]
 
 
+@store.stored(
+    lambda run: f"results/train-{run}",
+    lambda run: [
+        store.weights(run),
+        store.images(runs.get(run).data, "train", runs.get(run).split),
+    ],
+)
+def training_answers(run: str) -> dict[str, np.ndarray]:
+    """``predicted`` uint8 (N,): what a finished network says of its clean training images."""
+    config = runs.get(run)
+    images = data.load(config.data, "train", config.split).images
+    logits = predict_logits(predictions.load(config), images)
+    return {"predicted": logits.argmax(1).cpu().numpy().astype("u1")}
+
+
 def generalisation_gap(run: str) -> dict[str, float]:
-    """Accuracy of the finished network on clean training images, and what is lost on others.
+    """Accuracy of the finished network on clean images of each split, and training minus test.
 
     The training columns of the metrics files are running averages over augmented images, so they
     cannot be subtracted; here the same network sees all splits alike.
     """
-    run = runs.get(run)
-
-    def make() -> dict[str, np.ndarray]:
-        model = checkpoints.load_model(run)
-        found = {}
-        for split in data.SPLITS:
-            samples = data.load(run.data, split)
-            device = model.mean.device
-            metrics = evaluate(model, samples.images.to(device), samples.labels.to(device))
-            found[split] = np.array(metrics.accuracy)
-        return found
-
-    ingredients = [predictions.depends_on(run, run.data, split) for split in data.SPLITS]
-    arrays = predictions.cached_arrays(f"results/accuracy-{run.id}", ingredients, make)
-    accuracy = {split: float(arrays[split]) for split in data.SPLITS}
+    config = runs.get(run)
+    learned = data.split_indices(config.data, config.split)["train"]
+    truth = data.labels(config.data).labels[learned]
+    accuracy = {"train": float((training_answers(run)["predicted"] == truth).mean())}
+    for split in ("validation", "test"):
+        found = answered(config, config.data, split)
+        accuracy[split] = float((found.predicted == found.labels).mean())
     return accuracy | {"gap": accuracy["train"] - accuracy["test"]}
+
+
+def official_results() -> pd.DataFrame:
+    """The runs on the official division on its validation and test part: `stats.macro`, a row each.
+
+    Columns: ``data``, ``split``, ``images``, ``wrong``, ``accuracy`` (with ``low`` and ``high``,
+    Wilson's interval), ``precision``, ``recall``.
+    """
+    rows = []
+    for name in runs.DATA:
+        run = runs.get(runs.official(name).id)
+        for split in ("validation", "test"):
+            found = answered(run, name, split)
+            size, wrong = len(found.labels), int((found.predicted != found.labels).sum())
+            _, low, high = stats.proportion(size - wrong, size)
+            about = {"data": name, "split": split, "images": size, "wrong": wrong}
+            scores = stats.macro(found.labels, found.predicted)
+            rows.append(about | scores | {"low": low, "high": high})
+    return pd.DataFrame(rows)
 
 
 LABELS = {
@@ -205,202 +232,133 @@ LABELS = {
     "gelu": "GELU",
     "silu": "SiLU",
     "tanh": "tanh",
+    "one-cycle": "one cycle",
+    "no-average": "no weight averaging",
+    "no-smoothing": "no label smoothing",
+    "no-augmentation": "no augmentation",
+    "no-shortcuts": "no shortcuts",
+    "global-average": "global average",
+}
+GROUP_TITLES = {
+    "optimizer": "optimiser and rate",
+    "batch-size": "batch size",
+    "activation": "activation",
+    "architecture": "architecture",
+    "training": "training",
 }
 
 
-def label(group: str, change: dict) -> str:
-    """How the report calls the setting that an experiment tries."""
-    if group == "optimizer":
-        return f"{LABELS[change['optimizer']]} {change['learning_rate']:g}"
-    if group == "batch-size":
-        return str(change["batch_size"])
-    if group == "activation":
-        return LABELS[change["activation"]]
-    if not change:
-        return "starting point"
-    if not change.get("batch_norm", True):
-        return f"no batch norm (rate {change['learning_rate']:g})"
-    if "augmentation" in change:
-        return "no augmentation"
-    return "dropout 0.3" if "dropout" in change else f"width × {change['width']:g}"
+def label(setting: str) -> str:
+    """How the report calls a setting of `runs.EXPERIMENTS`, by the setting's name."""
+    if setting in LABELS:
+        return LABELS[setting]
+    kind, _, value = setting.rpartition("-")
+    if kind == "no-batch-norm":
+        return f"no batch norm, rate {value}"
+    if kind == "width":
+        return f"width × {value}"
+    return f"{LABELS.get(kind, kind)} {value}" if kind else setting
 
 
-def contender_label(change: dict) -> str:
-    """How the report calls a setting of the second round."""
-    said = []
-    if "optimizer" in change:
-        said.append(label("optimizer", change))
-    if "batch_size" in change:
-        said.append(f"batch {change['batch_size']}")
-    if "activation" in change:
-        said.append(LABELS[change["activation"]])
-    if "augmentation" in change:
-        said.append("no augmentation")
-    return " + ".join(said) or "starting point"
+def recipe_label(group: str) -> str:
+    """What the recipe is in a group of experiments."""
+    recipe = runs.RECIPE["svhn"]
+    return {
+        "optimizer": f"{LABELS[recipe.optimizer]} {recipe.learning_rate:g}",
+        "batch-size": f"batch {recipe.batch_size}",
+        "activation": LABELS[recipe.activation],
+    }.get(group, "recipe")
 
 
 def experiment(group: str) -> pd.DataFrame:
     """Validation accuracy of a group of experiments after their last epoch, a row a run.
 
-    Columns: ``setting``, ``data``, ``seed``, ``accuracy`` in [0, 1], ``seconds`` per epoch and
-    ``start`` (whether it is the starting point).
+    Columns: ``setting`` (as `label` calls it), ``data``, ``seed``, ``accuracy`` in [0, 1],
+    ``seconds`` per epoch and ``recipe`` (whether it is the recipe, which comes first).
     """
     if group not in runs.EXPERIMENTS:
         raise DigitcnnError(f"There is no experiment {group!r}: see digitcnn.runs.EXPERIMENTS.")
     rows = []
-    for change in runs.EXPERIMENTS[group]:
-        for name in runs.MAIN:
-            for seed in runs.EXPERIMENT_SEEDS:
-                run = runs.get(runs.experiment(name, change, seed).id)
+    for setting in ("recipe", *runs.EXPERIMENTS[group]):
+        recipe = setting == "recipe"
+        shown = recipe_label(group) if recipe else label(setting)
+        wanted = {runs.experiment(name, setting).name for name in runs.DATA}
+        for run in runs.registry().values():
+            if run.name in wanted:
                 accuracy = checkpoints.history(run)["validation"]["accuracy"].iloc[-1]
                 seconds = checkpoints.record(run)["seconds_per_epoch"]
-                start = run.name == f"{name}-exp"
-                rows.append((label(group, change), name, seed, accuracy, seconds, start))
-    columns = ["setting", "data", "seed", "accuracy", "seconds", "start"]
+                rows.append((shown, run.data, run.seed, accuracy, seconds, recipe))
+    columns = ["setting", "data", "seed", "accuracy", "seconds", "recipe"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def augmentation_search() -> pd.DataFrame:
-    """What ``benchmarks/augmentation.py`` found for MNIST, best first; no test image was seen.
+def experiment_effects() -> pd.DataFrame:
+    """Each setting of `runs.EXPERIMENTS` against the recipe, paired by seed.
 
-    Columns: ``setting``, ``augmentation``, ``held_out`` (images judged on), ``wrong`` of these,
-    ``wrong_validation``, ``train_accuracy`` (running, augmented), ``seconds``.
-    """
-    path = files.noted(files.project_root() / "cache" / "results" / "augmentation.csv")
-    return pd.read_csv(path).sort_values("wrong", ignore_index=True)
-
-
-def unseen_errors(run: str | runs.RunConfig) -> np.ndarray:
-    """Whether a finished network is wrong, bool (N,), on each image that it has not learned from.
-
-    These are the rest of the training split, if any, and, last, the validation split; no test
-    image.
-    """
-    run = runs.get(run)
-
-    def make() -> dict[str, np.ndarray]:
-        model, _ = checkpoints.load_or_train(run)
-        whole, learnt = data.load(run.data, "train"), training_split(run)
-        rest = whole.take(np.flatnonzero(~np.isin(whole.indices, learnt.indices)))
-        parts = [part for part in (rest, data.load(run.data, "validation")) if len(part)]
-        wrong = [predict_logits(model, p.images).argmax(1).cpu() != p.labels for p in parts]
-        return {"wrong": torch.cat(wrong).numpy()}
-
-    ingredients = [predictions.depends_on(run, run.data, part) for part in ("train", "validation")]
-    return predictions.cached_arrays(f"results/unseen-{run.id}", ingredients, make)["wrong"]
-
-
-def against(wrong: np.ndarray, reference: np.ndarray) -> dict[str, int | float | str]:
-    """Two networks on the same images: the errors of one held against those of the other.
-
-    Args:
-        wrong, reference: bool (N,), whether each is wrong.
-
-    Returns ``wrong``, the count; ``more`` than the reference's; ``noise``, the standard error of
-    that: only images that one alone misreads tell anything, and their difference has the variance
-    of their number (McNemar 1947); ``verdict``: ``better``, ``equal`` or ``worse`` than the
-    reference, beyond two standard errors.
-    """
-    more = int(wrong.sum()) - int(reference.sum())
-    noise = float(np.sqrt((wrong != reference).sum()))
-    verdict = "equal" if abs(more) <= 2 * noise else "worse" if more > 0 else "better"
-    return {"wrong": int(wrong.sum()), "more": more, "noise": noise, "verdict": verdict}
-
-
-def contest(name: str) -> pd.DataFrame:
-    """The second round of experiments on a data set, fewest errors first.
-
-    Columns: ``setting``; ``held_out`` images not learned from, and on them what `against` gives,
-    the starting point being the reference; ``wrong_validation``, the errors on validation alone;
-    ``seconds`` of training; ``start``, whether it is the starting point.
-    """
-    validation = runs.manifest(name)["split"]["validation"]["images"]
-    tried = [(change, runs.get(runs.contender(name, change).id)) for change in runs.CONTENDERS]
-    reference = unseen_errors(tried[0][1])
-    rows = []
-    for change, run in tried:
-        wrong = unseen_errors(run)
-        rows.append(
-            {
-                "setting": contender_label(change),
-                "held_out": len(wrong),
-                **against(wrong, reference),
-                "wrong_validation": int(wrong[-validation:].sum()),
-                "seconds": checkpoints.record(run)["seconds"],
-                "start": not change,
-            }
-        )
-    return pd.DataFrame(rows).sort_values("wrong", ignore_index=True)
-
-
-def long_runs(name: str) -> pd.DataFrame:
-    """The runs of 50 epochs on a data set: the second round's starting point, and the chosen one.
-
-    Columns: ``run``; ``batch_size``, ``activation``; accuracy after the last epoch on
-    ``validation`` and ``test``, in [0, 1]; and what `against` gives on the validation split, the
-    starting point being the reference.
-    """
-    start, chosen = (runs.get(run[name].id) for run in (runs.REVISED, runs.MAIN))
-    reference = unseen_errors(start)
-    return pd.DataFrame(
-        {
-            "run": run.id,
-            "batch_size": run.batch_size,
-            "activation": LABELS[run.activation],
-            **{split: last_epoch(run.id).loc[split, "accuracy"] for split in run.held_out},
-            **against(unseen_errors(run), reference),
-        }
-        for run in (start, chosen)
-    )
-
-
-def seed_noise(name: str) -> float:
-    """Standard deviation of the final validation accuracy between seeds, pooled over settings.
-
-    The median over settings of the per-setting estimate, so that a run that diverged does not
-    count: for two values a and b the estimate is |a - b| / sqrt(2).
-    """
-    everything = pd.concat([experiment(group) for group in runs.EXPERIMENTS]).drop_duplicates(
-        ["setting", "data", "seed"]
-    )
-    spread = everything[everything["data"] == name].groupby("setting")["accuracy"].std()
-    # The median of |normal| is 0.674 of its standard deviation.
-    return float(spread.median() / 0.6745)
-
-
-def experiment_summary(group: str) -> pd.DataFrame:
-    """Mean validation accuracy over the seeds by setting (rows, in order) and data set."""
-    runs_table = experiment(group)
-    means = runs_table.pivot_table(
-        index="setting", columns="data", values="accuracy", aggfunc="mean", sort=False
-    )
-    seconds = runs_table.pivot_table(
-        index="setting", columns="data", values="seconds", aggfunc="mean", sort=False
-    )
-    start = runs_table.groupby("setting")["start"].any()
-    return means.assign(**{f"seconds {n}": seconds[n] for n in means}, start=start)
-
-
-def verdicts() -> pd.DataFrame:
-    """For each group and data set: the starting point's setting against its best alternative.
-
-    ``difference`` is ``start`` minus ``alternative`` in [−1, 1]; ``noise`` is the standard error of
-    such a difference between two means over the seeds; ``verdict`` is ``better``, ``equal`` or
-    ``worse`` where the difference exceeds two standard errors.
+    Columns: ``group``, ``setting``, ``data``, ``accuracy`` (mean over the seeds), those of
+    `stats.Difference` (in accuracy), and ``beyond`` chance, corrected by Holm over all settings of
+    a data set.
     """
     rows = []
-    for name in runs.MAIN:
-        error = seed_noise(name) * np.sqrt(2 / len(runs.EXPERIMENT_SEEDS))
-        for group in runs.EXPERIMENTS:
-            summary = experiment_summary(group)
-            start = summary.loc[summary["start"], name]
-            others = summary.loc[~summary["start"], name]
-            difference = start.iloc[0] - others.max()
-            verdict = (
-                "equal"
-                if abs(difference) <= 2 * error
-                else ("better" if difference > 0 else "worse")
-            )
-            rows.append((group, name, start.index[0], others.idxmax(), difference, error, verdict))
-    columns = ["group", "data", "start", "alternative", "difference", "noise", "verdict"]
-    return pd.DataFrame(rows, columns=columns)
+    for group in runs.EXPERIMENTS:
+        table = experiment(group)
+        for name, part in table.groupby("data", sort=False):
+            by_seed = part.pivot(index="seed", columns="setting", values="accuracy")
+            reference = by_seed[part.loc[part["recipe"], "setting"].iloc[0]]
+            for setting in part.loc[~part["recipe"], "setting"].unique():
+                found = stats.difference(by_seed[setting], reference, paired=True)
+                about = {"group": group, "setting": setting, "data": name}
+                rows.append(about | {"accuracy": by_seed[setting].mean()} | found._asdict())
+    frame = pd.DataFrame(rows)
+    frame["beyond"] = frame.groupby("data")["p"].transform(stats.beyond_chance).astype(bool)
+    return frame
+
+
+AUGMENTATION_TEXT = {
+    "affine": "shift ≤ 2 px, rotation ≤ 10°, scale ≤ 12 %, shear ≤ 0.15",
+    "colour": "contrast, brightness, inverted polarity",
+    "erase": "8 × 8 square erased",
+    "shift": "shift ≤ 2 px",
+}
+
+
+def configuration() -> pd.DataFrame:
+    """The recipe as a reader says it: setting and value."""
+    main = {name: runs.get(name) for name in runs.DATA}
+    run = main["svhn"]
+    kinds = {
+        name: "; ".join(AUGMENTATION_TEXT[kind] for kind in found.augmentation)
+        for name, found in main.items()
+    }
+    rows = {
+        "epochs; batch size": f"{run.epochs}; {run.batch_size}",
+        "optimiser": f"{LABELS[run.optimizer]} with momentum 0.9 (Nesterov)",
+        "learning rate": f"{LABELS[run.schedule]}, peak {run.learning_rate:g}",
+        "weight decay": f"{run.weight_decay:g}, on kernels and matrices",
+        "loss": f"cross-entropy, label smoothing {run.label_smoothing:g}",
+        "weights kept": f"moving average, decay {run.ema_decay:g}, after the last epoch",
+        "activation": LABELS[run.activation],
+        **{f"augmentation, {TITLES[name]}": text for name, text in kinds.items()},
+    }
+    return pd.DataFrame(rows.items(), columns=["setting", "value"])
+
+
+def main_seeds() -> pd.DataFrame:
+    """The main runs of all seeds after the last epoch: ``data``, ``seed``, accuracy by split."""
+    rows = []
+    for run in runs.registry().values():
+        if run.group == "main":
+            last = last_epoch(run.id)["accuracy"]
+            rows.append({"data": run.data, "seed": run.seed} | {s: last[s] for s in run.held_out})
+    return pd.DataFrame(rows).sort_values(["data", "seed"], ignore_index=True)
+
+
+def epoch_extract(run: str, every: int = 10) -> pd.DataFrame:
+    """Validation and test metrics of epoch 1 and each `every`-th one, side by side."""
+    parts = {
+        split: epochs(run, split, every).set_index("epoch") for split in ("validation", "test")
+    }
+    frame = pd.concat(parts, axis=1)
+    short = {"validation": "val.", "accuracy": "acc.", "precision": "prec."}
+    frame.columns = [" ".join(short.get(part, part) for part in column) for column in frame]
+    return frame

@@ -1,7 +1,7 @@
 """Transfer: each model on the other data set, and what makes the two directions differ.
 
-Controls change one thing of the pictures (`CONTROLS`) or of the training
-(`augmentation_control`). Draws nothing; results are cached as in `digitcnn.representation`.
+Controls change one thing of the pictures (`CONTROLS`) or of the training (`runs.TRANSFER`). Draws
+nothing.
 """
 
 from __future__ import annotations
@@ -13,16 +13,18 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from scipy.stats import binomtest
 from sklearn.metrics import precision_recall_fscore_support
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
-from . import checkpoints, data, files, predictions, runs
+from . import data, files, predictions, runs, stats, store
+from .evaluation import answered
 from .model import CLASSES
-from .representation import DIGITS, OTHER, SEED, cached, parts_of
+from .representation import DIGITS, SEED
 from .sources import NAMES
 from .training import predict_logits
+
+EXAMPLES = (0, 2, 3, 4, 6, 7, 8)  # digits that show a control
 
 
 def per_class(model: str, name: str) -> pd.DataFrame:
@@ -44,9 +46,8 @@ def cross_dataset() -> pd.DataFrame:
     """
     rows = []
     for model, name in itertools.product(NAMES, NAMES):
-        means = per_class(model, name)[["precision", "recall"]].mean()
-        accuracy = 1 - predictions.predict(model, name).wrong.mean()
-        rows.append({"model": model, "data": name, "accuracy": accuracy, **means})
+        found = answered(model, name)
+        rows.append({"model": model, "data": name} | stats.macro(found.labels, found.predicted))
     frame = pd.DataFrame(rows)
     path = files.noted(files.cache_path("results", "cross_dataset.csv"))
     text = frame.to_csv(index=False)
@@ -55,10 +56,49 @@ def cross_dataset() -> pd.DataFrame:
     return frame
 
 
-def accuracy_interval(accuracy: float, count: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of an accuracy on `count` samples."""
-    found = binomtest(round(accuracy * count), count).proportion_ci(method="wilson")
-    return float(found.low), float(found.high)
+def by_seed() -> pd.DataFrame:
+    """The main runs of all seeds on both test splits: `stats.macro` of each, a row each."""
+    rows = []
+    for run in runs.registry().values():
+        if run.group == "main":
+            for name in NAMES:
+                about = {"model": run.data, "data": name, "seed": run.seed}
+                found = answered(run, name)
+                rows.append(about | stats.macro(found.labels, found.predicted))
+    return pd.DataFrame(rows)
+
+
+# Training controls: what MNIST lacks of photographs, given to it in training.
+
+
+def training_controls() -> pd.DataFrame:
+    """The runs of `runs.TRANSFER` on both test splits: `stats.macro` of each, a row each.
+
+    Columns: ``setting``, ``data`` (the test split), ``seed``, ``accuracy``, ``precision``,
+    ``recall``.
+    """
+    rows = []
+    for setting in runs.TRANSFER:
+        for run in runs.registry().values():
+            if run.name == runs.transfer(setting).name:
+                for name in NAMES:
+                    found = answered(run, name)
+                    about = {"setting": setting, "data": name, "seed": run.seed}
+                    rows.append(about | stats.macro(found.labels, found.predicted))
+    return pd.DataFrame(rows)
+
+
+def training_effects(column: str = "recall") -> pd.DataFrame:
+    """What each setting changes on SVHN's test split against ``plain``, paired by seed.
+
+    Rows are settings; columns those of `stats.Difference` and ``beyond`` chance (after Holm).
+    """
+    svhn = training_controls().query("data == 'svhn'")
+    table = svhn.pivot(index="seed", columns="setting", values=column)
+    others = [setting for setting in runs.TRANSFER if setting != "plain"]
+    found = [stats.difference(table[name], table["plain"], paired=True) for name in others]
+    frame = pd.DataFrame(found, index=pd.Index(others, name="setting"))
+    return frame.assign(beyond=stats.beyond_chance(frame["p"]))
 
 
 # Controls: change one thing of float images (N, 3, 32, 32) in [0, 1]. -----------------------------
@@ -167,58 +207,34 @@ def changed(images: Tensor, name: str, control: str) -> Tensor:
     return (pictures.clamp(0, 1) * 255).round().byte()
 
 
+@store.stored(
+    lambda name: f"representation/controls-{name}",
+    lambda name: [store.images(name), *map(store.weights, NAMES)],
+)
+def control_answers(name: str) -> dict[str, np.ndarray]:
+    """What both models answer under each control, by model: uint8 (controls, N)."""
+    images = data.load(name, "test").images
+    models = {model: predictions.load(model) for model in NAMES}
+    found: dict[str, list[np.ndarray]] = {model: [] for model in NAMES}
+    for control in CONTROLS[name]:
+        pictures = changed(images, name, control)
+        for model, network in models.items():
+            found[model].append(predict_logits(network, pictures).argmax(1).cpu().numpy())
+    return {model: np.array(rows).astype("u1") for model, rows in found.items()}
+
+
 def controls(name: str) -> pd.DataFrame:
     """Accuracy of each model (columns) on a data set's test split under each control (rows)."""
-
-    def make() -> dict[str, np.ndarray]:
-        split, rows = data.load(name, "test"), []
-        models = [predictions.load(model) for model in NAMES]
-        for control in CONTROLS[name]:
-            images = changed(split.images, name, control)
-            said = [predict_logits(model, images).cpu().argmax(1) for model in models]
-            rows.append([(found == split.labels).double().mean().item() for found in said])
-        return {"accuracy": np.array(rows)}
-
-    parts = [part for model in NAMES for part in parts_of(model, (name,))]
-    steps = list(dict.fromkeys(step for steps in CONTROLS[name].values() for step in steps))
-    code = [changed, *steps, {control: [s.__name__ for s in steps] for control, steps in
-                              CONTROLS[name].items()}]  # fmt: skip
-    array = cached(f"representation/controls-{name}", parts, code, make)["accuracy"]
-    return pd.DataFrame(array, index=list(CONTROLS[name]), columns=list(NAMES))
+    truth, found = predictions.predict(name, name).labels, control_answers(name)
+    accuracy = {model: (found[model] == truth).mean(1) for model in NAMES}
+    return pd.DataFrame(accuracy, index=list(CONTROLS[name]))
 
 
-def augmentation_control() -> pd.DataFrame:
-    """Short runs with and without augmentation, on both test splits; trains them if need be.
-
-    Columns: ``model``, ``augmentation``, ``seed``, ``own`` and ``other``, the accuracies on the
-    test split of the run's own data set and of the other.
-    """
-    rows = []
-    for model, change, seed in itertools.product(
-        NAMES, ({}, {"augmentation": ()}), runs.EXPERIMENT_SEEDS
-    ):
-        run = runs.get(runs.experiment(model, change, seed).id)
-
-        def make(run: runs.RunConfig = run) -> dict[str, np.ndarray]:
-            network, accuracies = checkpoints.load_or_train(run)[0], []
-            for name in (run.data, OTHER[run.data]):
-                split = data.load(name, "test")
-                said = predict_logits(network, split.images).cpu().argmax(1)
-                accuracies.append((said == split.labels).double().mean().item())
-            return {"accuracy": np.array(accuracies)}
-
-        parts = [predictions.depends_on(run, name, "test") for name in NAMES]
-        code = [augmentation_control]
-        own, other = cached(f"representation/transfer-{run.id}", parts, code, make)["accuracy"]
-        kinds = " + ".join(run.augmentation) or "none"
-        rows.append(
-            {"model": model, "augmentation": kinds, "seed": seed, "own": own, "other": other}
-        )
-    return pd.DataFrame(rows)
-
-
-def examples(name: str, digits: tuple[int, ...] = (0, 2, 3, 4, 6, 7, 8)) -> dict[str, np.ndarray]:
-    """The first test image of each of `digits` under each control, uint8 (n, 3, 32, 32)."""
+@store.stored(
+    lambda name: f"representation/control-examples-{name}", lambda name: [store.images(name)]
+)
+def examples(name: str) -> dict[str, np.ndarray]:
+    """The first test image of each of `EXAMPLES` by control, uint8 (n, 3, 32, 32)."""
     split = data.load(name, "test")
-    first = split.take(np.array([int((split.labels == digit).nonzero()[0]) for digit in digits]))
+    first = split.take(np.array([int((split.labels == digit).nonzero()[0]) for digit in EXAMPLES]))
     return {control: changed(first.images, name, control).numpy() for control in CONTROLS[name]}

@@ -1,0 +1,196 @@
+"""Statistics: intervals, comparisons, and one rule for what is beyond chance.
+
+Counts in, numbers out; knows nothing of networks. Where SciPy or scikit-learn has a method, it is
+theirs. Of several comparisons that answer one question, none counts before `holm` has corrected it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+from sklearn import metrics
+
+LEVEL, CHANCE = 0.95, 0.05  # of intervals and of tests
+DRAWS, SEED = 2000, 42  # of the bootstrap
+
+
+class Estimate(NamedTuple):
+    """A value with the ends of its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Spread(NamedTuple):
+    """Mean, standard deviation (n - 1 in its denominator; nan of a single value) and number."""
+
+    mean: float
+    std: float
+    count: int
+
+
+class Difference(NamedTuple):
+    """A difference of means with its 95 % interval, and the p value of "there is none"."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+
+
+class Comparison(NamedTuple):
+    """Two classifiers on the same images: errors mended and made, the change, McNemar's p."""
+
+    mended: int
+    made: int
+    difference: Estimate
+    p_value: float
+
+
+# Shares
+
+
+def proportion(hits: int, total: int) -> Estimate:
+    """A share in [0, 1] with its Wilson score interval; unknown (nan, 0, 1) if `total` is 0."""
+    if not total:
+        return Estimate(float("nan"), 0.0, 1.0)
+    interval = stats.binomtest(int(hits), int(total)).proportion_ci(LEVEL, method="wilson")
+    return Estimate(float(hits / total), float(interval.low), float(interval.high))
+
+
+def ratio(hits: int, total: int, other_hits: int, other_total: int) -> Estimate:
+    """Ratio of two independent shares with Katz's log-normal interval (Katz et al. 1978).
+
+    If a count is 0, half a case is added to both groups (and one to both totals), so that the
+    interval stays finite; the value then leans towards 1. Unknown (nan) if both counts are 0.
+    """
+    if not (hits or other_hits):
+        return Estimate(float("nan"), 0.0, float("inf"))
+    if not (hits and other_hits):  # SciPy's relative_risk takes whole numbers only
+        hits, other_hits = hits + 0.5, other_hits + 0.5
+        total, other_total = total + 1, other_total + 1
+    value = (hits / total) / (other_hits / other_total)
+    spread = np.sqrt(max(0.0, 1 / hits - 1 / total + 1 / other_hits - 1 / other_total))
+    factor = np.exp(stats.norm.ppf((1 + LEVEL) / 2) * spread)
+    return Estimate(float(value), float(value / factor), float(value * factor))
+
+
+# Classifications
+
+
+def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int = 10) -> np.ndarray:
+    """Counts int (classes, classes), rows true classes and columns predicted ones."""
+    return metrics.confusion_matrix(labels, predicted, labels=np.arange(classes))
+
+
+def resampled(counts: np.ndarray, draws: int = DRAWS) -> np.ndarray:
+    """Bootstrap of a confusion matrix, (draws, 10, 10).
+
+    To draw the images again with replacement is to draw the cells from a multinomial.
+    """
+    total = counts.sum()
+    cells = np.random.default_rng(SEED).multinomial(total, counts.ravel() / total, size=draws)
+    return cells.reshape(draws, *counts.shape)
+
+
+def class_scores(counts: np.ndarray) -> dict[str, np.ndarray]:
+    """Precision, recall and F1 of each class from confusion matrices (…, 10, 10), each (…, 10).
+
+    A class that is never predicted has precision 0, as in scikit-learn with ``zero_division=0``;
+    recall of a class without samples is unknown (nan). scikit-learn has no form for many matrices.
+    """
+    hits = counts.diagonal(axis1=-2, axis2=-1)
+    support, predicted = counts.sum(-1), counts.sum(-2)
+    with np.errstate(invalid="ignore"):
+        recall = np.where(support > 0, hits / support, np.nan)
+        precision = np.where(predicted > 0, hits / np.maximum(predicted, 1), 0.0)
+        f1 = np.where(support + predicted > 0, 2 * hits / (support + predicted), np.nan)
+    return {"precision": precision, "recall": recall, "f1": f1}
+
+
+def macro(labels: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    """``accuracy`` and macro ``precision`` and ``recall`` over the classes among the labels."""
+    scores = class_scores(confusion(labels, predicted))
+    present = np.unique(labels)
+    means = {name: float(scores[name][present].mean()) for name in ("precision", "recall")}
+    return {"accuracy": float((labels == predicted).mean())} | means
+
+
+def percentiles(value: float, drawn: np.ndarray) -> Estimate:
+    """A value with the percentile interval of its bootstrap `drawn`; (0, 1) if that is all nan."""
+    if np.isnan(drawn).all():
+        return Estimate(float(value), 0.0, 1.0)
+    low, high = np.nanpercentile(drawn, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+    return Estimate(float(value), float(low), float(high))
+
+
+def mean_difference(before: np.ndarray, after: np.ndarray, draws: int = DRAWS) -> Estimate:
+    """Mean of ``after - before`` over paired samples (N,), with its percentile bootstrap."""
+    change, generator = after - before, np.random.default_rng(SEED)
+    drawn = [change[generator.integers(0, len(change), len(change))].mean() for _ in range(draws)]
+    return percentiles(change.mean(), np.array(drawn))
+
+
+def mcnemar(before: np.ndarray, after: np.ndarray) -> Comparison:
+    """Errors bool (N,) of two classifiers on the same images: exact test and paired bootstrap.
+
+    McNemar (1947): if neither is better, an image that only one of them gets right favours
+    either with probability 1/2, which is a binomial test. The difference is that in accuracy.
+    """
+    total, mended, made = len(before), int((before & ~after).sum()), int((after & ~before).sum())
+    p_value = stats.binomtest(mended, mended + made).pvalue if mended + made else 1.0
+    shares = np.array([mended, made, total - mended - made]) / total
+    drawn = np.random.default_rng(SEED).multinomial(total, shares, size=DRAWS)
+    difference = percentiles((mended - made) / total, (drawn[:, 0] - drawn[:, 1]) / total)
+    return Comparison(mended, made, difference, float(p_value))
+
+
+# Seeds
+
+
+def spread(values: Iterable[float]) -> Spread:
+    """Mean and standard deviation over seeds."""
+    found = np.asarray(list(values), float)
+    std = found.std(ddof=1) if len(found) > 1 else float("nan")
+    return Spread(float(found.mean()), float(std), len(found))
+
+
+def difference(values: Iterable[float], reference: Iterable[float], paired: bool) -> Difference:
+    """Mean of `values` less that of a `reference`, with Student's t; Welch's if not `paired`.
+
+    A p value that cannot be computed (a single seed) is 1; of seeds that all differ by the same,
+    which leaves nothing to compare with, the p value is 0 or, if they do not differ, 1.
+    """
+    a, b = (np.asarray(list(part), float) for part in (values, reference))
+    value = float(a.mean() - b.mean())
+    with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
+        warnings.simplefilter("ignore", RuntimeWarning)  # of equal and of single values
+        test = stats.ttest_rel(a, b) if paired else stats.ttest_ind(a, b, equal_var=False)
+        low, high = test.confidence_interval(LEVEL)
+        p = float(test.pvalue)
+    if np.isnan(p):
+        p = 0.0 if value and min(len(a), len(b)) > 1 else 1.0
+    return Difference(value, float(low), float(high), p)
+
+
+def holm(p_values: Iterable[float]) -> np.ndarray:
+    """p values of one family, corrected so that the chance of any false alarm is kept (Holm 1979).
+
+    The smallest is multiplied by their number, the next by one less, and so on; none becomes
+    smaller than one before it, or larger than 1.
+    """
+    p = np.asarray(list(p_values), float)
+    order = np.argsort(p, kind="stable")
+    corrected = np.empty_like(p)
+    corrected[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
+    return corrected
+
+
+def beyond_chance(p_values: Iterable[float]) -> np.ndarray:
+    """Which differences of one family are beyond chance: 5 % after Holm's correction, bool (n,)."""
+    return holm(p_values) < CHANCE
