@@ -114,12 +114,14 @@ def train(
         running: dict[Future, RunConfig] = {}
         try:
             while queue or running:
-                while queue and len(running) < jobs:
-                    run = queue.pop(0)
-                    tries[run.id] += 1
-                    running[pool.submit(work, run)] = run
-                done, _ = wait(running, timeout=GLANCE, return_when=FIRST_COMPLETED)
                 broken = False
+                while queue and len(running) < jobs and not broken:
+                    try:
+                        running[pool.submit(work, queue[0])] = queue[0]
+                        tries[queue.pop(0).id] += 1
+                    except BrokenProcessPool:  # while the result of another run was stored
+                        broken = True
+                done, _ = wait(running, timeout=GLANCE, return_when=FIRST_COMPLETED)
                 for future in done:
                     run = running.pop(future)
                     try:
@@ -256,7 +258,7 @@ class View:
         if not self.live:
             files.say(text)
             return
-        width = os.get_terminal_size(sys.stderr.fileno()).columns - 1
+        width = (os.get_terminal_size(sys.stderr.fileno()).columns or 80) - 1
         end = "\n" if keep else ""
         print("\r\033[K" + (text if keep else text[:width]), end=end, file=sys.stderr, flush=True)
 
