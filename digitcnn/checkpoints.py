@@ -99,7 +99,7 @@ def ensure(run: str | RunConfig) -> None:
     if why == "data not read yet" or (why and not forbidden()):
         data.pool(run.data)
         why = stale(run)
-    if why or (runs.keeps_weights(run) and not weights_path(run).is_file()):
+    if why or runs.reason(run):
         train(run)
 
 
@@ -153,6 +153,11 @@ def load_model(run: str | RunConfig) -> DigitCNN:
     """
     run = runs.get(run)
     path = weights_path(run)
+    if not path.is_file() and record_path(run).is_file():
+        if (epoch := runs.read_record(run).get("diverged")) is not None:
+            raise DigitcnnError(
+                f"{run.id} diverged in epoch {epoch}, so it has no weights: see its metrics."
+            )
     tensors, about = read_tensors(path)
     if about.get("kind") != "weights":
         raise DigitcnnError(f"{files.shown(path)} holds no finished model: run `make train`.")
@@ -279,7 +284,7 @@ def train(run: str | RunConfig) -> None:
             f"DIGITCNN_TRAIN is 'never': run `digitcnn train {run.id}` first."
         )
     with files.lock(run.id):
-        if not stale(run) and (weights_path(run).is_file() or not runs.keeps_weights(run)):
+        if not runs.reason(run):
             return
         try:
             store(compute(run, say_epoch))

@@ -524,6 +524,15 @@ def stale(run: RunConfig) -> str:
     return changed
 
 
+def reason(run: RunConfig) -> str:
+    """Why a run has to be trained, missing weights included; empty if it is current."""
+    why = stale(run)
+    if not why and keeps_weights(run) and not weights_path(run).is_file():
+        if read_record(run).get("diverged") is None:  # else there is nothing to keep
+            return "weights missing"
+    return why
+
+
 def changed_code(recorded: dict[str, str], current: dict[str, str]) -> str:
     """The names of the definitions that changed, the first three of them."""
     every = sorted(recorded.keys() | current.keys())

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from . import files, provenance, runs
 from .files import DigitcnnError
-from .runs import RunConfig
+from .runs import RunConfig, reason
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,15 +39,6 @@ _MADE_OTHERWISE = ("answers", "data", "local")  # of runs, of data sets, not com
 def is_main(run: RunConfig) -> bool:
     """Whether chapters 3 and 4 and the demonstration look at this run: the first seed."""
     return run.id in runs.MAIN
-
-
-def reason(run: RunConfig) -> str:
-    """Why a run has to be trained; empty if it is current."""
-    why = runs.stale(run)
-    if not why and runs.keeps_weights(run) and not runs.weights_path(run).is_file():
-        if runs.read_record(run).get("diverged") is None:  # else there is nothing to keep
-            return "weights missing"
-    return why
 
 
 def state(run: RunConfig) -> str:
