@@ -5,15 +5,16 @@ full := @$(PYTHON) tools/environment.py full
 digitcnn := .venv/bin/digitcnn
 
 .DEFAULT_GOAL := help
-.PHONY: help report preview data train demo test quick notebooks submission clean
+.PHONY: help report preview data train demo test test-all quick notebooks submission clean
 
 # As they were typed: make would carry out a $(…) in them.
 override NAME := $(if $(filter command,$(origin NAME)),$(value NAME))
 override ROLL := $(if $(filter command,$(origin ROLL)),$(value ROLL))
-export NAME ROLL
+override ONE := $(if $(filter command,$(origin ONE)),$(value ONE))
+export NAME ROLL ONE
 
 help:     ## list these targets
-	@sed -n 's/^\([a-z]*\): *## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
+	@sed -n 's/^\([a-z-]*\): *## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
 
 report:   ## the whole report into _book/, HTML and PDF (CHAPTER=05: execute that one again first)
 	@$(PYTHON) tools/report.py report $(CHAPTER)
@@ -33,9 +34,13 @@ demo:     ## the saved models at work, on a local web page; Ctrl-C ends it
 	$(full)
 	@$(digitcnn) demo
 
-test:     ## ruff and the whole test suite
+test:     ## ruff and all but the slow tests; of one file: make test ONE=tests/test_data.py
 	$(full)
 	@.venv/bin/ruff check .
+	@.venv/bin/python -m pytest -m "not slow" $${ONE:+"$$ONE"}
+
+test-all: ## every test, those that kill processes and run whole pools too
+	$(full)
 	@.venv/bin/python -m pytest
 
 quick:    ## everything from nothing on toy data, into _quick/, in minutes (CHAPTER=05: that alone)

@@ -27,10 +27,10 @@ EPOCHS = 4
 
 
 def tiny_run(name: str = "tiny", epochs: int = EPOCHS, **changes) -> runs.RunConfig:
-    """A run that takes a fraction of a second in the quick profile."""
+    """A run that takes a fraction of a second in the quick profile; its weights are kept."""
     small = {
-        "class_counts": ((0, 16), (1, 16)), "batch_size": 16, "width": 0.3, "average": 0.9,
-        "augmentation": ("shift",), "held_out": ("validation",),
+        "group": "official", "class_counts": ((0, 16), (1, 16)), "batch_size": 16, "width": 0.3,
+        "ema_decay": 0.9, "augmentation": ("shift",), "held_out": ("validation",),
     }  # fmt: skip
     return dataclasses.replace(runs.MAIN["mnist"], name=name, epochs=epochs, **(small | changes))
 
@@ -42,9 +42,10 @@ def use_cpu() -> None:
 
 
 def outcome(run: runs.RunConfig) -> dict[str, bytes]:
-    """What a finished run learned, without wall times: weights and metrics files."""
+    """What a finished run learned, without wall times: weights, metrics files, answers."""
     tensors, _ = checkpoints.read_tensors(runs.weights_path(run))
     found = {name: value.numpy().tobytes() for name, value in tensors.items()}
+    found |= {name: value.tobytes() for name, value in checkpoints.answers(run).items()}
     for split in ("train", *run.held_out):
         found[split] = runs.metrics_path(run, split).read_bytes()
     return found
@@ -77,13 +78,17 @@ def readable(run: runs.RunConfig) -> int:
             tensors, about = checkpoints.read_tensors(path)
             if about["kind"] == "checkpoint":
                 epoch = int(tensors["epoch"])
-                assert {len(rows) for rows in json.loads(about["rows"]).values()} == {epoch}
+                assert {len(tensors[f"rows.{name}"]) for name in ("train", *run.held_out)} == {
+                    epoch
+                }
+                assert int(about["epoch"]) == epoch == len(json.loads(about["seconds"]))
         elif path.suffix == ".txt":
             checkpoints.read_metrics(path)
         elif path.suffix == ".json":
             files.read_json(path)
     if runs.record_path(run).is_file():
         checkpoints.load_model(run)
+        checkpoints.answers(run)
         assert len(checkpoints.history(run)["train"]) == run.epochs
     return epoch
 
@@ -104,7 +109,7 @@ class Trial:
         self.counts = {"killed": 0, "finished": 0, "epochs": [0] * (run.epochs + 1), "leftover": 0}
 
     def clear(self) -> None:
-        for folder in ("checkpoints", "runs", "metrics", "locks"):
+        for folder in ("checkpoints", "runs", "metrics", "answers", "locks"):
             shutil.rmtree(files.cache_path(folder), ignore_errors=True)
         runs.weights_path(self.run).unlink(missing_ok=True)
         self.log.write_text("")
@@ -119,7 +124,7 @@ class Trial:
             os.kill(child, signal.SIGKILL)
         status = os.waitpid(child, 0)[1]
         log = self.log.read_text()
-        if began := re.search(r"epochs (\d+) to", log):
+        if began := re.search(r"epoch (\d+)/", log):
             assert int(began[1]) == self.epoch + 1, (began[0], self.epoch)
         parts = list(files.results_root().rglob("*.part"))
         assert len(parts) <= 1, parts  # what was being written when it was killed
@@ -188,7 +193,7 @@ def two_at_once(pairs: int) -> dict:
         children = [start(trial.run, trial.log) for _ in range(2)]
         for child in children:
             assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, trial.log.read_text()
-        trained.append(len(re.findall(r"epochs \d+ to", trial.log.read_text())))
+        trained.append(len(re.findall(r"epoch 1/", trial.log.read_text())))
         assert outcome(trial.run) == trial.expected
         trial.clear()
     return {"trained": trained}
@@ -204,7 +209,7 @@ def full_disk() -> dict:
         real, calls = os.fsync, iter(range(10_000))
 
         def fsync(handle):
-            if next(calls) == 3:  # three files an epoch: the first epoch is saved, then it is full
+            if next(calls) == 1:  # a file an epoch: the first epoch is saved, then it is full
                 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
                 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
                 os.lseek(handle, 0, os.SEEK_END)

@@ -7,11 +7,12 @@ import os
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import pytest
 
-from digitcnn import checkpoints, cli, files, runs
+from digitcnn import checkpoints, cli, data, files, grid, runs, status
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = ("data", "train", "status", "doctor")
@@ -163,57 +164,169 @@ def test_a_wrong_profile_is_one_sentence():
     assert "DIGITCNN_PROFILE" in one_sentence(done)
 
 
+def write_manifest(name: str) -> None:
+    """What is known of a data set that was read."""
+    part = {"images": 9, "class_counts": [0, 4, 5]}
+    divisions = {
+        division: {split: part | {"indices_sha256": split} for split in data.SPLITS}
+        for division in data.DIVISIONS
+    }
+    about = {"digest": "d", "copy": f"a copy of {name}", "divisions": divisions}
+    files.write_json(files.cache_path("data", f"{name}.json"), about)
+
+
 def finished(name: str) -> None:
     """Write what a finished run leaves, without training; it took two minutes."""
     run = runs.get(name)
-    split = {k: {"images": 9, "indices_sha256": k} for k in ("train", "validation", "test")}
-    files.write_json(files.cache_path("data", f"{run.data}.json"), {"digest": "d", "split": split})
-    about = {"ingredients": runs.ingredients(run), "seconds": 120, "seconds_per_epoch": 2.0,
-             "images": 9}  # fmt: skip
+    for known in runs.DATA:
+        if not runs.has_manifest(known):
+            write_manifest(known)
+    about = {
+        "ingredients": runs.ingredients(run), "code": runs.code(run), "key": runs.key(run),
+        "seconds": 120, "seconds_per_epoch": 2.0, "images": 9, "weights_sha256": "w" * 64,
+        "diverged": None,
+    }  # fmt: skip
     files.write_json(runs.record_path(run), runs.sealed(about))
     rows = "".join(f"{n}\t0.1\t0.98765\t0.9\t0.9\n" for n in range(1, run.epochs + 1))
     for part in ("train", *run.held_out):
         path = files.cache_path("metrics", run.id, f"{part}.txt")
         files.write_whole(path, "epoch\tloss\taccuracy\tprecision\trecall\n" + rows)
-    files.write_whole(files.model_path(run.model_file), b"weights")
+    files.write_whole(runs.answers_path(run), b"answers")
+    if runs.keeps_weights(run):
+        files.write_whole(files.model_path(run.model_file), b"weights")
 
 
-class Trainer:
-    """Stands for `digitcnn.checkpoints` and finishes every run at once."""
+@pytest.fixture
+def asked(empty, monkeypatch):
+    """What `digitcnn train` asks of the grid, in the place of training."""
+    calls = []
 
-    def __init__(self, monkeypatch, folder: Path):
-        self.trained = []
-        for name in ("ensure", "train"):
-            monkeypatch.setattr(checkpoints, name, self.ensure)
-        self.folder = folder
+    def train(waiting, jobs):
+        calls.append(([run.id for run in waiting], jobs))
+        return {}
 
-    def ensure(self, run):
-        self.trained.append(run.id)
+    for name in runs.DATA:
+        write_manifest(name)
+    monkeypatch.setattr(grid, "train", train)
+    monkeypatch.setattr(status, "cores", lambda: 3)
+    monkeypatch.setattr(checkpoints, "pick_device", lambda: types.SimpleNamespace(type="cpu"))
+    monkeypatch.delenv("DIGITCNN_TRAIN", raising=False)
+    monkeypatch.delenv("DIGITCNN_CHECKPOINTS", raising=False)
+    return calls
 
 
-def test_train_takes_the_main_runs_that_are_missing(empty, monkeypatch, capsys):
-    trainer = Trainer(monkeypatch, empty)
+def test_train_takes_the_main_runs_that_are_missing(asked, capsys):
     finished("svhn")
     assert cli.main(["train"]) == 0
-    assert set(trainer.trained) == {"mnist"}
-    assert "1 of 2 runs are current" in capsys.readouterr().out
+    assert asked == [(["mnist"], 1)]
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "1 of 2 runs are current."
+    assert said[1].startswith("To train: 1, 1 at once on cpu, about ")  # the estimate comes first
+    finished("mnist")
+    assert cli.main(["train"]) == 0 and len(asked) == 1
+    assert capsys.readouterr().out == "2 of 2 runs are current.\n"
 
 
-@pytest.mark.parametrize("flag", ["--experiments", "--all"])
-def test_train_takes_the_experiments_too(flag, empty, monkeypatch, capsys):
-    trainer = Trainer(monkeypatch, empty)
-    assert cli.main(["train", flag]) == 0
-    assert set(trainer.trained) == set(runs.registry())
-    output = capsys.readouterr().out
-    assert output.index("about") < output.index("[1/")  # the estimate comes first
+def test_train_all_takes_everything_in_the_order_of_the_grid(asked):
+    assert cli.main(["train", "--all"]) == 0
+    assert asked == [([run.id for run in grid.chosen([], every=True)], 3)]
+    assert set(asked[0][0]) == runs.registry().keys()
 
 
-def test_train_takes_what_is_named(empty, monkeypatch):
-    trainer = Trainer(monkeypatch, empty)
-    name = next(name for name, run in runs.registry().items() if not cli.is_main(run))
-    assert cli.main(["train", name, name]) == 0
-    assert set(trainer.trained) == {name}
-    assert cli.main(["train", "mnist", "--all"]) == 1
+def test_train_takes_names_groups_and_patterns(asked):
+    assert cli.main(["train", "official", "svhn", "svhn", "mnist-exp-adam*"]) == 0
+    names, jobs = asked[0]
+    assert names[:3] == ["svhn", "svhn-official", "mnist-official"] and jobs == 3
+    assert len(names) == 12 and all(name.startswith("mnist-exp-adam") for name in names[3:])
+
+
+@pytest.mark.parametrize(("jobs", "expected"), [("1", 1), ("2", 2), ("99", 6)])
+def test_the_number_of_processes(asked, capsys, jobs, expected):
+    assert cli.main(["train", "main", "--jobs", jobs]) == 0
+    assert asked[0][1] == expected
+    assert f"To train: 6, {expected} at once on cpu" in capsys.readouterr().out
+
+
+def test_other_devices_train_one_run_at_a_time(asked, monkeypatch, capsys):
+    monkeypatch.setattr(checkpoints, "pick_device", lambda: types.SimpleNamespace(type="cuda"))
+    assert cli.main(["train", "main"]) == 0
+    assert asked[0][1] == 1
+    assert capsys.readouterr().out.endswith("To train: 6, 1 at once on cuda.\n")
+
+
+def test_checkpoints_may_lie_elsewhere(asked, tmp_path, monkeypatch):
+    monkeypatch.setenv("DIGITCNN_CHECKPOINTS", "")  # so that it is restored
+    assert cli.main(["train", "mnist", "--checkpoints", str(tmp_path / "fast")]) == 0
+    assert files.checkpoints_root() == tmp_path / "fast"
+    assert runs.checkpoint_path(runs.get("mnist")).parent == tmp_path / "fast"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [(["mnist", "--all"], "not both"), (["--jobs", "0"], "--jobs must be at least 1"),
+     (["--jobs", "-3", "mnist"], "--jobs must be at least 1"), (["nothing*"], "No run matches"),
+     (["cifar"], "There is no run 'cifar'")],
+)  # fmt: skip
+def test_what_cannot_be_trained_is_one_sentence(asked, capsys, arguments, text):
+    assert cli.main(["train", *arguments]) == 1
+    error = capsys.readouterr().err
+    assert text in error and error.count("\n") == 1 and error.endswith(".\n")
+    assert not asked
+
+
+def test_where_training_is_forbidden_nothing_begins(asked, monkeypatch, capsys):
+    monkeypatch.setenv("DIGITCNN_TRAIN", "never")
+    assert cli.main(["train", "main"]) == 1
+    error = capsys.readouterr().err
+    assert "6 runs would have to be trained (mnist, svhn, mnist-s43, …)" in error
+    assert error.count("\n") == 1 and not asked
+
+
+def test_what_failed_is_a_table_at_the_end(asked, monkeypatch, capsys):
+    failed = {"mnist": "its process was killed twice (out of memory?)", "svhn-s43": "No disk."}
+    monkeypatch.setattr(grid, "train", lambda waiting, jobs: failed)
+    assert cli.main(["train", "main"]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "2 of 6 runs failed:",
+        "  mnist     its process was killed twice (out of memory?)",
+        "  svhn-s43  No disk.",
+        "What is saved of them is kept: the same command tries them again, and `digitcnn train "
+        "mnist` one of them.",
+    ]
+
+
+def test_an_interrupted_training_is_130(asked, monkeypatch, capsys):
+    def interrupted(waiting, jobs):
+        raise files.Interrupted("Interrupted: each run is saved.")
+
+    monkeypatch.setattr(grid, "train", interrupted)
+    assert cli.main(["train"]) == 130
+    assert capsys.readouterr().err == "Interrupted: each run is saved.\n"
+
+
+def test_data_never_read_are_read_first(empty, asked, monkeypatch):
+    read = []
+    files.cache_path("data", "svhn.json").unlink()
+    monkeypatch.setattr(cli, "data_command", lambda options: read.append(vars(options)))
+    monkeypatch.setattr(cli, "reason", lambda run: "missing")
+    cli.main(["train", "mnist", "svhn"])
+    assert read == [{"names": ["svhn"], "verify": True}]
+
+
+def test_status_takes_under_a_second_of_cpu_and_no_torch():
+    """Of this project as it is, with all its runs, results and chapters."""
+    code = (
+        "import resource, sys\nfrom digitcnn import cli\ncli.main(['status', '--all'])\n"
+        "used = resource.getrusage(resource.RUSAGE_SELF)\n"
+        "print(used.ru_utime + used.ru_stime, 'torch' in sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120,
+        env={k: v for k, v in os.environ.items() if not k.startswith("DIGITCNN_")},
+    )  # fmt: skip
+    seconds, torch = done.stderr.splitlines()[-1].split()
+    assert float(seconds) < 1 and torch == "False", done.stderr
+    assert all(name in done.stdout for name in runs.registry())
 
 
 def test_ctrl_c_is_one_line_and_130(monkeypatch, capsys):

@@ -167,6 +167,15 @@ def test_the_new_file_is_flushed_before_it_replaces_the_old_one(tmp_path, monkey
     assert order == ["fsync", "replace"]
 
 
+def test_leftovers_of_one_file_are_removed_alone(tmp_path):
+    kept = ["file", ".file.txt", "file.part", ".other.abc.part"]
+    for name in [*kept, ".file.abc.part", ".file.x1.part"]:
+        (tmp_path / name).write_text("")
+    files.remove_leftovers(tmp_path / "file")
+    assert sorted(os.listdir(tmp_path)) == sorted(kept)
+    files.remove_leftovers(tmp_path / "no folder" / "file")
+
+
 # JSON
 
 
@@ -250,14 +259,25 @@ def test_profiles_have_trees_of_their_own(monkeypatch, tmp_path):
     assert not any(path.is_relative_to(tmp_path / "_quick") for path in paths["full"])
 
 
-@pytest.mark.parametrize("variable", ["DIGITCNN_ROOT", "DIGITCNN_DATA"])
+@pytest.mark.parametrize("variable", ["DIGITCNN_ROOT", "DIGITCNN_DATA", "DIGITCNN_CHECKPOINTS"])
 @pytest.mark.parametrize("value", ["/tmp/\x1b[31m", "a\nb", "~no-such-user-here/data"])
 def test_a_wrong_folder_is_one_sentence(monkeypatch, variable, value):
     monkeypatch.delenv("DIGITCNN_ROOT", raising=False)
     monkeypatch.setenv(variable, value)
     with pytest.raises(DigitcnnError, match=variable) as caught:
-        files.project_root() if variable == "DIGITCNN_ROOT" else files.data_root()
+        {"DIGITCNN_ROOT": files.project_root, "DIGITCNN_DATA": files.data_root,
+         "DIGITCNN_CHECKPOINTS": files.checkpoints_root}[variable]()  # fmt: skip
     one_sentence(caught.value)
+
+
+def test_unfinished_training_lies_in_the_cache_or_where_it_is_told(monkeypatch, tmp_path):
+    monkeypatch.setenv("DIGITCNN_ROOT", str(tmp_path))
+    monkeypatch.delenv("DIGITCNN_CHECKPOINTS", raising=False)
+    for profile, folder in {"full": "cache", "quick": "_quick/cache"}.items():
+        monkeypatch.setenv("DIGITCNN_PROFILE", profile)
+        assert files.checkpoints_root() == tmp_path.resolve() / folder / "checkpoints"
+    monkeypatch.setenv("DIGITCNN_CHECKPOINTS", str(tmp_path / "fast"))
+    assert files.checkpoints_root() == tmp_path.resolve() / "fast"
 
 
 def test_the_data_folder_follows_the_variables(monkeypatch, tmp_path):

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from digitcnn import runs
-from digitcnn.model import ACTIVATIONS, CLASSES, FEATURES, DigitCNN
+from digitcnn.model import ACTIVATIONS, CLASSES, FEATURES, DigitCNN, MapSize, Residual
 from digitcnn.training import build_model
 
 
@@ -143,9 +143,94 @@ def test_a_configuration_describes_its_network(images):
     assert model.std.flatten().tolist() == pytest.approx([0.2] * 3)
 
 
-def test_shortcuts_are_identities():
-    """With its second block silenced, a residual pair passes its input on."""
-    pair = network().convolutions[2]
-    nn.init.zeros_(pair.second[1].weight)
+def test_shortcuts_are_identities_or_not_there():
+    """With its second block silenced, a residual pair passes its input on, or nothing."""
     x = torch.randn(2, 48, 16, 16)
-    torch.testing.assert_close(pair(x), x)
+    for shortcuts, expected in ((True, x), (False, torch.zeros_like(x))):
+        model = network(shortcuts=shortcuts)
+        pairs = [module for module in model.modules() if isinstance(module, Residual)]
+        assert len(pairs) == 2 and all(pair.shortcut is shortcuts for pair in pairs)
+        nn.init.zeros_(pairs[0].second[1].weight)
+        torch.testing.assert_close(pairs[0](x), expected)
+    assert parameters(network(shortcuts=False)) == parameters(network())
+
+
+# Resolutions
+
+
+def test_the_map_of_a_whole_image_passes_unchanged(images):
+    model = network()
+    maps = model.convolutions(images)
+    assert maps.shape[-2:] == (4, 4)
+    assert model.feature_layer[0](maps) is maps
+
+
+@pytest.mark.parametrize("size", [8, 16, 24])
+def test_smaller_images_give_a_map_of_the_same_size(size):
+    """Cells are repeated or averaged, so that one set of weights reads every resolution."""
+    model = network()
+    small = torch.rand(2, 3, size, size)
+    assert model.convolutions(small).shape[-1] == size // 8
+    assert model(small).shape == (2, 10)
+    cells = torch.rand(2, 5, size // 8, size // 8)
+    found = MapSize(4)(cells)
+    assert found.shape == (2, 5, 4, 4)
+    if 4 % (size // 8) == 0:
+        assert torch.equal(
+            found, cells.repeat_interleave(32 // size, 2).repeat_interleave(32 // size, 3)
+        )
+    torch.testing.assert_close(found.mean((2, 3)), cells.mean((2, 3)))
+
+
+def test_global_average_pooling_reads_the_mean_of_the_map(images):
+    model = network(map_side=1)
+    maps = model.convolutions(images)
+    assert model.feature_layer[0](maps).shape == (5, 128, 1, 1)
+    torch.testing.assert_close(model.feature_layer[0](maps)[:, :, 0, 0], maps.mean((2, 3)))
+    assert model.feature_layer[2].in_features == 128
+    assert parameters(model) < 0.7 * parameters(network())
+
+
+# The network of the assignment
+
+
+def test_the_main_network_is_that_of_the_assignment(images):
+    """Convolutions, batch normalisation, ReLU, max-pooling, a fully connected feature layer."""
+    for run in runs.MAIN.values():
+        model = build_model(run)
+        assert parameters(model) < 1_000_000
+        kinds = [type(module) for module in model.modules() if not list(module.children())]
+        assert set(kinds) == {nn.Conv2d, nn.MaxPool2d, nn.BatchNorm2d, nn.BatchNorm1d, nn.ReLU,
+                              MapSize, nn.Flatten, nn.Linear, nn.Dropout}  # fmt: skip
+        assert kinds.count(nn.Conv2d) == 8 and kinds.count(nn.MaxPool2d) == 3
+        assert kinds.count(nn.ReLU) == kinds.count(nn.BatchNorm2d) + 1 == 9
+        assert model.dropout.p == 0 and model.output.in_features == FEATURES
+    assert parameters(network()) == parameters(build_model(runs.MAIN["mnist"])) == 632_714
+
+
+def test_no_network_of_the_grid_is_larger():
+    grid = runs._registry("full").values()
+    shapes = {(run.width, run.map_side, run.batch_norm): run for run in grid}
+    assert len(shapes) > 3
+    for run in shapes.values():
+        assert parameters(build_model(run)) < 1_000_000, run.id
+
+
+def test_the_weights_of_the_repository_take_eighteen_megabytes():
+    kept = [run for run in runs._registry("full").values() if runs.keeps_weights(run)]
+    count = sum(parameters(build_model(run)) for run in kept)
+    assert len(kept) == 14 and 2 * count < 18e6  # kernels and matrices have 16 bits
+
+
+def test_making_a_network_changes_nothing_but_the_generator_that_it_draws_from():
+    before = (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark,
+              torch.backends.cuda.matmul.allow_tf32, torch.get_num_threads(),
+              torch.get_default_dtype())  # fmt: skip
+    torch.manual_seed(1)
+    first = DigitCNN().state_dict()
+    torch.manual_seed(1)
+    second = DigitCNN().state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert before == (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark,
+                      torch.backends.cuda.matmul.allow_tf32, torch.get_num_threads(),
+                      torch.get_default_dtype())  # fmt: skip

@@ -287,7 +287,7 @@ COUNTS = [
     ("data", "from sklearn.model_selection import", "from sklearn.utils import", everything),
     ("training", "from .data import held_out_part", "from .elsewhere import held_out_part",
      everything),
-    ("training", "from torch.optim.swa_utils import", "from torch.optim.average import", everything),
+    ("training", "from torch.optim.swa_utils", "from torch.optim.average", everything),
     # bodies, two calls deep
     ("training", "torch.rand(shape) * 2 - 1", "torch.rand(shape) * 2 - 0.9",
      lambda run: bool(run.augmentation)),

@@ -1,39 +1,42 @@
-"""Runs: what a key depends on, the registry, names, staleness."""
+"""Runs: what a key depends on, the registry and the grid, names, staleness."""
 
 from __future__ import annotations
 
-import ast
-import copy
 import dataclasses
 import re
-import shutil
-import warnings
 from pathlib import Path
 
 import pytest
 from conftest import one_sentence
 from crashes import tiny_run
 
-from digitcnn import data, files, runs
+from digitcnn import data, files, runs, status
 from digitcnn.files import DigitcnnError
-from digitcnn.status import is_experiment
 
-PACKAGE = Path(runs.__file__).parent
+ROOT = Path(__file__).resolve().parent.parent
 CHANGES = {
-    "data": "svhn", "epochs": 51, "seed": 7, "optimizer": "adam", "learning_rate": 0.21,
-    "weight_decay": 5.1e-4, "batch_size": 255, "label_smoothing": 0.0, "average": 0.999,
-    "activation": "gelu", "batch_norm": False, "dropout": 0.1, "width": 0.5,
-    "augmentation": ("affine",), "held_out": ("validation",), "train_size": 100,
+    "data": "svhn", "split": "official", "epochs": 51, "steps": 500, "seed": 7,
+    "resolutions": ((16, 0.5), (32, 0.5)), "optimizer": "adam", "schedule": "cosine",
+    "learning_rate": 0.21, "weight_decay": 5.1e-4, "batch_size": 255, "label_smoothing": 0.0,
+    "ema_decay": 0.999, "activation": "gelu", "batch_norm": False, "shortcuts": False,
+    "map_side": 1, "dropout": 0.1, "width": 0.5, "augmentation": ("affine",),
+    "held_out": ("validation",), "evaluate_every_epoch": False, "train_size": 100,
     "class_counts": ((1, 5), (2, None)), "class_weights": True, "oversample": True,
 }  # fmt: skip
 
 
 def write_manifest(name: str, digest: str = "d", **indices: str) -> None:
-    split = {
-        part: {"images": 3, "class_counts": [3], "indices_sha256": indices.get(part, part)}
-        for part in data.SPLITS
-    }
-    about = {"name": name, "digest": digest, "images": 9, "split": split}
+    divisions = {
+        division: {
+            part: {
+                "images": 3, "class_counts": [3],
+                "indices_sha256": indices.get(part, f"{division} {part}"),
+            }
+            for part in data.SPLITS
+        }
+        for division in data.DIVISIONS
+    }  # fmt: skip
+    about = {"name": name, "copy": "a copy", "digest": digest, "images": 9, "divisions": divisions}
     files.write_json(files.cache_path("data", f"{name}.json"), about)
 
 
@@ -46,18 +49,38 @@ def root(sandbox, monkeypatch):
     return sandbox
 
 
+@pytest.fixture
+def full(monkeypatch):
+    """The full profile of this project."""
+    monkeypatch.setenv("DIGITCNN_PROFILE", "full")
+    monkeypatch.setenv("DIGITCNN_ROOT", str(ROOT))
+    return list(runs.registry().values())
+
+
 # Keys
 
 
-def test_every_field_but_the_name_is_part_of_the_key(root):
-    run = runs.BASELINE["mnist"]
-    assert set(CHANGES) | {"name"} == {field.name for field in dataclasses.fields(run)}
+def test_every_field_but_name_and_group_is_part_of_the_key(root):
+    run = runs.MAIN["mnist"]
+    fields = {field.name for field in dataclasses.fields(run)}
+    assert set(CHANGES) | set(runs.NOT_KEYED) == fields and runs.NOT_KEYED == ("name", "group")
     keys = {runs.key(run)}
     for field, value in CHANGES.items():
         assert value != getattr(run, field), field
         keys.add(runs.key(dataclasses.replace(run, **{field: value})))
     assert len(keys) == 1 + len(CHANGES)
-    assert runs.key(dataclasses.replace(run, name="another")) == runs.key(run)
+    assert runs.key(dataclasses.replace(run, name="another", group="transfer")) == runs.key(run)
+
+
+def test_the_configuration_counts_each_of_todays_fields(root):
+    """Only a field that is added later has a neutral value, at which it is left out."""
+    fields = dataclasses.fields(runs.RunConfig)
+    todays = {f.name for f in fields if "neutral" not in f.metadata} - {"name", "group"}
+    assert len(todays) == 26
+    for run in runs.registry().values():
+        kept = runs.configuration(run)
+        assert kept.keys() >= todays
+        assert all(kept[name] == getattr(run, name) for name in kept)
 
 
 def test_a_key_depends_on_data_and_split(root):
@@ -76,127 +99,63 @@ def test_a_key_depends_on_data_and_split(root):
     assert len(keys) == 5
 
 
+@pytest.mark.parametrize("held_out", [(), ("validation",), ("validation", "test")])
+def test_of_the_division_the_parts_that_are_used_count_alone(root, held_out):
+    run = dataclasses.replace(runs.MAIN["mnist"], held_out=held_out)
+    first = runs.key(run)
+    for part in data.SPLITS:
+        write_manifest("mnist", **{part: "moved"})
+        assert (runs.key(run) != first) == (part in ("train", *held_out)), part
+    # Of the two divisions, the one that the run is on.
+    write_manifest("mnist")
+    path = files.cache_path("data", "mnist.json")
+    manifest = files.read_json(path)
+    manifest["divisions"]["official"]["train"]["indices_sha256"] = "moved"
+    files.write_json(path, manifest)
+    assert runs.key(run) == first
+    assert (
+        runs.ingredients(dataclasses.replace(run, split="official"))["split"]
+        != (runs.ingredients(run)["split"])
+    )
+
+
 def test_a_key_depends_on_the_code(root, monkeypatch):
     first = runs.key(runs.MAIN["mnist"])
-    monkeypatch.setattr(runs, "code_digest", lambda: "other")
+    monkeypatch.setattr(runs, "code", lambda run: {"learn": "other"})
     assert runs.key(runs.MAIN["mnist"]) != first
     assert len(first) == 16 and int(first, 16) >= 0
 
 
+# Of the runs that the grid has begun with: an edit of what decides would lose days. A change that
+# is meant has to be accepted on evidence; then these are entered anew.
+KEYS = {
+    "mnist": "865a007b13947016",
+    "svhn": "171a13c992c7bcec",
+    "mnist-s43": "70832c5c23ee7e31",
+    "svhn-official": "89168fa37cab9593",
+    "mnist-case1": "c15056e4362614b8",
+    "svhn-balanced-s45": "74a7929b7df6fae6",
+    "mnist-exp-recipe": "aee415ab7162b62b",
+    "svhn-exp-resolutions-s44": "58c3550162d6d0b2",
+    "svhn-exp-adam-0.002": "d902136bfedf576c",
+    "mnist-transfer-all": "7d73371cba1003e3",
+}
+
+
+def test_the_keys_of_the_grid_are_those_it_was_begun_with(full):
+    assert {name: runs.key(runs.get(name)) for name in KEYS} == KEYS
+    assert len({runs.key(run) for run in full}) == len(full)
+
+
 def test_quick_and_full_keys_differ(root, monkeypatch):
     """Even were their data the same."""
-    keys = set()
+    keys = {}
     for profile in files.PROFILES:
         monkeypatch.setenv("DIGITCNN_PROFILE", profile)
         for name in runs.MAIN:
             write_manifest(name)
-        keys |= {runs.key(run) for run in runs.registry().values()}
-        count = len({dataclasses.replace(run, name="") for run in runs.registry().values()})
-        assert count > 50
-    quick, full = (set(map(runs.key, runs._registry(p).values())) for p in ("quick", "full"))
-    assert not quick & full
-
-
-# Code as syntax trees
-
-
-@pytest.fixture
-def package(tmp_path, monkeypatch):
-    """A copy of the keyed modules whose digest `runs.code_digest` takes."""
-    for name in runs.KEYED_MODULES:
-        shutil.copy(PACKAGE / f"{name}.py", tmp_path)
-    monkeypatch.setattr(runs, "__file__", str(tmp_path / "runs.py"))
-    yield tmp_path
-    runs.code_digest.cache_clear()
-
-
-def digest() -> str:
-    runs.code_digest.cache_clear()
-    return runs.code_digest()
-
-
-def test_the_keyed_modules_are_those_that_decide_what_is_learned():
-    assert set(runs.KEYED_MODULES) == {"data", "model", "training"}
-
-
-@pytest.mark.parametrize("name", runs.KEYED_MODULES)
-def test_comments_docstrings_and_layout_do_not_count(package, name):
-    first, path = digest(), package / f"{name}.py"
-    source = path.read_text("utf-8")
-    for other in (
-        "# a comment\n\n\n" + source + "\n# another\n",
-        source.replace("\n\n", "\n\n    # a comment\n\n"),
-        ast.unparse(ast.parse(source)),  # other quotes, brackets and line breaks
-        source.replace('"""', '"""Changed. ', 1),
-        without_docstrings(source),
-    ):
-        assert other != source
-        path.write_text(other, "utf-8")
-        assert digest() == first
-
-
-def without_docstrings(source: str) -> str:
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(
-            node
-        ):
-            node.body = node.body[1:] or [ast.Pass()]
-    return ast.unparse(tree)
-
-
-@pytest.mark.parametrize(
-    ("name", "old", "new"),
-    [("data", '"train": 0.7', '"train": 0.71'), ("data", "SEED = 42", "SEED = 43"),
-     ("data", "stratify=labels", "stratify=None"), ("data", "np.sort(train)", "train"),
-     ("model", "padding=1", "padding=0"), ("model", "return x + self", "return x - self"),
-     ("model", "nn.LeakyReLU", "nn.PReLU"), ("model", "pool=True", "pool=False"),
-     ("training", "momentum=0.9", "momentum=0.8"), ("training", "WARM_UP = 0.2", "WARM_UP = 0.3"),
-     ("training", "self.averaged.module, images", "self.model, images"),
-     ("training", "nesterov=True", "nesterov=False"), ("training", "limit=0.3", "limit=-0.3"),
-     ("training", "step < rising", "step <= rising"), ("training", "@torch.no_grad()\n", "")],
-)  # fmt: skip
-def test_a_change_of_meaning_counts(package, name, old, new):
-    first, path = digest(), package / f"{name}.py"
-    source = path.read_text("utf-8")
-    assert old in source
-    path.write_text(source.replace(old, new, 1), "utf-8")
-    assert digest() != first
-
-
-@pytest.mark.parametrize("name", runs.KEYED_MODULES)
-def test_every_number_operator_and_name_counts(name):
-    """Each constant, operator, attribute and name of the module, changed one at a time."""
-    source = without_docstrings((PACKAGE / f"{name}.py").read_text("utf-8"))
-    tree = ast.parse(source)
-    first, changed = runs.syntax(source), 0
-    for number, node in enumerate(list(ast.walk(tree))):
-        kept = copy.copy(node.__dict__)
-        if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
-            node.value = node.value + 1
-        elif isinstance(node, ast.BinOp):
-            node.op = ast.Sub() if isinstance(node.op, ast.Add) else ast.Add()
-        elif isinstance(node, ast.Attribute):
-            node.attr += "_"
-        elif isinstance(node, ast.Name):
-            node.id += "_"
-        else:
-            continue
-        if number % 20 == 0:  # one in twenty of some thousand
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", SyntaxWarning)
-                assert runs.syntax(ast.unparse(tree)) != first, ast.dump(node)
-            changed += 1
-        node.__dict__.update(kept)
-    assert runs.syntax(ast.unparse(tree)) == first and changed > 10
-
-
-def test_the_digest_does_not_depend_on_line_ends(package):
-    first = digest()
-    for name in runs.KEYED_MODULES:
-        path = package / f"{name}.py"
-        path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
-    assert digest() == first
+        keys[profile] = {runs.key(run) for run in runs.registry().values()}
+    assert not keys["quick"] & keys["full"]
 
 
 # Registry
@@ -205,72 +164,175 @@ def test_the_digest_does_not_depend_on_line_ends(package):
 @pytest.mark.parametrize("profile", files.PROFILES)
 def test_ids_are_unique_and_safe_in_paths(monkeypatch, profile):
     monkeypatch.setenv("DIGITCNN_PROFILE", profile)
-    wanted = sum(len(changes) for changes in runs.EXPERIMENTS.values()) * 4
-    # Each group of experiments tries the starting point too: it is one run, listed once.
-    repeated = sum(
-        all(getattr(runs.BASELINE[name], k) == v for k, v in change.items())
-        for changes in runs.EXPERIMENTS.values() for change in changes for name in runs.MAIN
-    ) * 2 - 4  # fmt: skip
     registry = runs.registry()
-    experiments = {name for name, run in registry.items() if is_experiment(run)}
-    contenders = {runs.contender(name, c).id for c in runs.CONTENDERS for name in runs.MAIN}
-    assert len(contenders) == 2 * len(runs.CONTENDERS)
-    assert len(experiments) == wanted - repeated + len(contenders)
-    seeds = runs.EXPERIMENT_SEEDS if profile == "quick" else range(100)
-    cases = {run.id for run in runs.imbalanced_runs() if run.seed in seeds}
-    long = {run.id for run in runs.REVISED.values()}
-    assert registry.keys() == {*runs.MAIN, *long, runs.FIRST.id} | experiments | cases
     assert len({run.model_file for run in registry.values()}) == len(registry)
-    if profile == "full":  # in the quick one, some sizes and rates fall together
-        assert len({dataclasses.replace(r, name="") for r in registry.values()}) == len(registry)
+    if profile == "full":  # in the quick one, some numbers fall together
+        alike = {dataclasses.replace(r, name="", group="") for r in registry.values()}
+        assert len(alike) == len(registry) == len(runs.grid())
     for name, run in registry.items():
         assert files.checked_name(name, "run name") == run.id == name
         assert re.fullmatch(r"digitcnn-[a-z0-9.-]+\.safetensors", run.model_file)
         paths = [runs.weights_path(run), runs.record_path(run), runs.checkpoint_path(run)]
         paths += [runs.metrics_path(run, split) for split in ("train", *run.held_out)]
-        assert all(path.is_relative_to(files.results_root()) for path in paths)
+        paths += [runs.answers_path(run)]
+        assert len(set(paths)) == len(paths)
+        assert all(path.is_relative_to(files.project_root()) for path in paths)
 
 
-@pytest.mark.parametrize("profile", files.PROFILES)
-def test_experiments_never_see_the_test_split(monkeypatch, profile):
-    monkeypatch.setenv("DIGITCNN_PROFILE", profile)
-    experiments = [run for run in runs.registry().values() if is_experiment(run)]
-    assert len(experiments) > 50
-    assert all(run.held_out == ("validation",) for run in experiments)
+def of(group: str) -> list[runs.RunConfig]:
+    return [run for run in runs._registry("full").values() if run.group == group]
 
 
-def test_an_experiment_changes_one_thing():
-    for data_name, main in runs.MAIN.items():
-        baseline = runs.experiment(data_name, {})
-        assert baseline.epochs == runs.EXPERIMENT_EPOCHS < main.epochs == 50
-        for group, changes in runs.EXPERIMENTS.items():
-            for change in changes:
-                run = runs.experiment(data_name, change)
-                different = {
-                    field.name for field in dataclasses.fields(run)
-                    if getattr(run, field.name) != getattr(baseline, field.name)
-                } - {"name"}  # fmt: skip
-                assert different <= set(change), (group, change)
-
-
-def test_a_contender_changes_the_revised_starting_point():
-    for name, main in runs.MAIN.items():
-        plain = runs.contender(name, {})
-        assert plain.augmentation == main.augmentation and plain.train_size == runs.CONTEST_SIZE
-        for change in runs.CONTENDERS:
-            run = runs.contender(name, change)
-            different = {k for k, v in vars(run).items() if v != vars(plain)[k]} - {"name"}
-            assert different == set(change), run.id
-
-
-def test_the_main_runs_are_what_the_report_says(monkeypatch):
-    monkeypatch.setenv("DIGITCNN_PROFILE", "full")
+def test_the_main_runs_are_what_the_report_says(full):
+    assert [run.id for run in of("main")] == [
+        "mnist", "svhn", "mnist-s43", "svhn-s43", "mnist-s44", "svhn-s44"
+    ]  # fmt: skip
     assert [run.model_file for run in runs.MAIN.values()] == [
         "digitcnn-mnist-e50-s42.safetensors", "digitcnn-svhn-e50-s42.safetensors"
     ]  # fmt: skip
-    for name, run in runs.MAIN.items():
-        assert run.id == run.data == name and run.epochs == 50
-        assert run.held_out == ("validation", "test") and run.train_size is None
+    for run in of("main"):
+        recipe = runs.RECIPE[run.data]
+        assert dataclasses.replace(run, seed=42) == recipe
+        assert run.epochs == 50 and run.held_out == ("validation", "test")
+        assert run.train_size is run.class_counts is run.steps is None
+        assert run.split == "pooled" and run.resolutions == ((32, 1.0),)
+        assert run.activation == "relu" and run.batch_norm and run.shortcuts and run.width == 1
+        assert (run.batch_size, run.learning_rate, run.optimizer) == (64, 0.05, "sgd")
+
+
+def test_official_runs_are_the_recipe_on_the_official_division(full):
+    assert [run.id for run in of("official")] == ["mnist-official", "svhn-official"]
+    for run in of("official"):
+        changed = {"name", "group", "split", "held_out"}
+        assert difference(run, runs.RECIPE[run.data]) == changed
+        assert run.split == "official" and run.held_out == ("validation",)  # test: at the end, once
+
+
+def difference(run: runs.RunConfig, other: runs.RunConfig) -> set[str]:
+    """The fields in which two configurations differ."""
+    return {f.name for f in dataclasses.fields(run)
+            if getattr(run, f.name) != getattr(other, f.name)}  # fmt: skip
+
+
+def test_question_e_has_its_cases_and_controls(full):
+    found: dict[str, list[runs.RunConfig]] = {}
+    for run in of("imbalance"):
+        found.setdefault(run.name, []).append(run)
+    steps = 50 * (1050 // 64)
+    assert runs.CONTROL_STEPS == steps == 800
+    expected = {
+        "case1": (5, (50, 1000), None), "case2": (5, (500, 1000), None),
+        "case3": (3, (None, None), None), "few": (4, (50, 50), steps),
+        "mirrored": (4, (1000, 50), steps), "balanced": (4, (525, 525), steps),
+        "many": (4, (1000, 1000), steps), "case1-weighted": (4, (50, 1000), steps),
+        "case1-oversampled": (4, (50, 1000), steps), "case3-short": (4, (None, None), steps),
+    }  # fmt: skip
+    assert found.keys() == {f"{d}-{case}" for d in runs.DATA for case in expected}
+    for name, members in found.items():
+        case = name.partition("-")[2]
+        seeds, counts, steps = expected[case]
+        assert [run.seed for run in members] == list(range(42, 42 + seeds))
+        for run in members:
+            assert run.class_counts == ((1, counts[0]), (2, counts[1])), run.id
+            assert run.steps == steps and run.epochs == 50 and run.split == "pooled"
+            assert run.class_weights == (case == "case1-weighted")
+            assert run.oversample == (case == "case1-oversampled")
+            assert run.evaluate_every_epoch == runs.is_pictured(case, run.seed)
+            assert difference(run, runs.RECIPE[run.data]) <= {
+                "name", "group", "seed", "steps", "class_counts", "class_weights", "oversample",
+                "evaluate_every_epoch",
+            }  # fmt: skip
+    pictured = [run for run in of("imbalance") if run.evaluate_every_epoch]
+    assert [run.id for run in pictured] == [
+        f"{d}-case{n}" for n in (1, 2, 3) for d in runs.DATA
+    ]  # fmt: skip
+
+
+def test_an_experiment_changes_one_thing(full):
+    """At most 32 settings a data set, three seeds each."""
+    settings: dict[str, set[str]] = {name: set() for name in runs.DATA}
+    for run in of("experiments"):
+        settings[run.data].add(run.name)
+        assert run.epochs == 6 < runs.RECIPE[run.data].epochs and run.held_out == ("validation",)
+        assert run.train_size == {"mnist": 5_000, "svhn": 10_000}[run.data]
+        assert not run.evaluate_every_epoch and run.steps is None
+    for name, found in settings.items():
+        assert 20 <= len(found) <= 32
+        baseline = runs.experiment(name)
+        assert difference(baseline, runs.RECIPE[name]) == {
+            "name", "group", "epochs", "train_size", "held_out", "evaluate_every_epoch"
+        }  # fmt: skip
+        for group in runs.EXPERIMENTS.values():
+            for setting, change in group.items():
+                run = runs.experiment(name, setting, 43)
+                assert difference(run, baseline) - {"name", "seed"} <= set(change), run.id
+                assert difference(run, baseline) > {"name", "seed"}, run.id
+                assert run in of("experiments")
+        members = [run for run in of("experiments") if run.data == name]
+        assert len(members) == 3 * len(found)
+        assert {run.seed for run in members} == {42, 43, 44}
+
+
+def test_every_part_of_the_recipe_is_tried(full):
+    """What issue 14 lists is varied, each on its own, on both data sets."""
+    varied: set[str] = set()
+    for group in runs.EXPERIMENTS.values():
+        for change in group.values():
+            varied |= set(change)
+    assert varied == {
+        "optimizer", "learning_rate", "weight_decay", "batch_size", "activation", "batch_norm",
+        "shortcuts", "map_side", "width", "ema_decay", "label_smoothing", "schedule",
+        "augmentation", "dropout", "resolutions",
+    }  # fmt: skip
+    rates = [change["learning_rate"] for name, change in runs.EXPERIMENTS["architecture"].items()
+             if name.startswith("no-batch-norm")]  # fmt: skip
+    assert len(set(rates)) > 2  # its own best rate is looked for
+
+
+def test_transfer_gives_mnist_what_it_lacks_one_by_one_and_together(full):
+    found = {run.name: run for run in of("transfer")}
+    assert len(of("transfer")) == 3 * len(found) == 18
+    for name, run in found.items():
+        first, *middle, last = run.augmentation
+        kinds = runs.TRANSFER[name.removeprefix("mnist-transfer-")]
+        assert (first, last) == ("affine", "erase") and tuple(middle) == kinds
+        assert (run.data, run.train_size, run.epochs) == ("mnist", 16_000, 8)
+    alone = [kinds for kinds in runs.TRANSFER.values() if len(kinds) == 1]
+    assert sorted(kind for kinds in alone for kind in kinds) == sorted(runs.TRANSFER["all"])
+    assert runs.TRANSFER["plain"] == () and len(alone) == 4
+
+
+def test_every_named_entry_is_there():
+    """Of tables of training: augmentations, optimisers, schedules, activations, divisions."""
+    from digitcnn import model, training
+
+    for run in (*runs._registry("full").values(), *runs._registry("quick").values()):
+        assert set(run.augmentation) <= training.AUGMENTATIONS.keys()
+        assert run.optimizer in training.OPTIMIZERS and run.schedule in training.SCHEDULES
+        assert run.activation in model.ACTIVATIONS and run.split in data.DIVISIONS
+        training.build_model(run) if run.id in runs.MAIN else None
+
+
+def test_the_grid_learns_at_most_45_million_images_in_15_hours(full):
+    learned = {group: sum(map(status.images_to_learn, of(group))) / 1e6 for group in runs.GROUPS}
+    assert learned == pytest.approx(
+        {"main": 17.8, "official": 6.0, "imbalance": 9.3, "experiments": 7.6, "transfer": 2.3},
+        abs=0.1,
+    )
+    assert sum(learned.values()) <= 45
+    assert [run.group for run in full] == [g for g in runs.GROUPS for run in of(g)]  # in this order
+    hours = status.together(sum(status.seconds(run, from_start=True) for run in full), 2) / 3600
+    assert 8 < hours <= 15
+
+
+@pytest.mark.parametrize(
+    "change", [{"epochs": 0}, {"steps": 3}, {"resolutions": ((32, 0.9),)},
+               {"resolutions": ((16, 1.0),)}, {"resolutions": ((32, 0.5), (16, 0.5))}],
+)  # fmt: skip
+def test_an_impossible_configuration_is_one_sentence(change):
+    with pytest.raises(DigitcnnError, match="tiny: ") as caught:
+        tiny_run(**change)
+    one_sentence(caught.value)
 
 
 def test_the_seed_is_part_of_the_id():
@@ -278,13 +340,16 @@ def test_the_seed_is_part_of_the_id():
     assert tiny_run(seed=7).model_file == "digitcnn-tiny-e4-s7.safetensors"
 
 
-def test_profiles_share_names_not_configurations(monkeypatch):
+def test_profiles_share_names_not_configurations():
     full, quick = (runs._registry(profile) for profile in files.PROFILES)
     assert [name for name in full if name in quick] == list(quick)
-    assert {full[name].seed for name in full.keys() - quick.keys()}.isdisjoint(
-        runs.EXPERIMENT_SEEDS
-    )
+    assert {full[name].seed for name in full.keys() - quick.keys()}.isdisjoint(runs.QUICK_SEEDS)
     assert all(quick[name].epochs <= 8 for name in quick)
+    assert {run.group for run in quick.values()} == set(runs.GROUPS)
+    for name, run in quick.items():  # the same kind of run: what is asked of it stays
+        assert runs.kept_answers(run) == runs.kept_answers(full[name])
+        assert runs.keeps_weights(run) == runs.keeps_weights(full[name])
+        assert bool(run.steps) == bool(full[name].steps)
 
 
 def test_a_run_is_found_by_its_id_or_is_itself(monkeypatch):
@@ -306,8 +371,9 @@ def test_an_unknown_run_is_one_sentence(name):
 
 def finish(run, **ingredients: str) -> None:
     """Write what a finished run leaves."""
-    about = {"ingredients": runs.ingredients(run) | ingredients}
+    about = {"ingredients": runs.ingredients(run) | ingredients, "code": runs.code(run)}
     files.write_json(runs.record_path(run), runs.sealed(about))
+    files.write_whole(runs.answers_path(run), b"")
     for split in ("train", *run.held_out):
         files.write_whole(runs.metrics_path(run, split), "")
 
@@ -323,11 +389,39 @@ def test_a_run_is_stale_for_a_reason(root):
     finish(run, code="older", data="older")
     assert runs.stale(run) == "data and code changed"
     finish(run)
-    runs.metrics_path(run, "test").unlink()
-    assert runs.stale(run) == "missing"
-    finish(run)
+    for path in (runs.metrics_path(run, "test"), runs.answers_path(run)):
+        path.unlink()
+        assert runs.stale(run) == "missing"
+        finish(run)
     files.cache_path("data", "svhn.json").unlink()
     assert runs.stale(run) == "data not read yet"
+
+
+def test_a_run_that_is_stale_by_its_code_says_which(root, monkeypatch):
+    run = runs.MAIN["svhn"]
+    finish(run)
+    code = runs.code(run)
+    later = code | {"stage": "x", "erase": "y", "new": "z"}
+    del later["MapSize"]
+    monkeypatch.setattr(runs, "code", lambda run: later)
+    assert runs.stale(run) == "code changed: MapSize, erase, new and 1 more"
+    monkeypatch.setattr(runs, "code", lambda run: code | {"erase": "y"})
+    assert runs.stale(run) == "code changed: erase"
+
+
+def test_missing_weights_are_a_reason_where_there_should_be_some(root):
+    for name, expected in {"svhn": "weights missing", "svhn-exp-recipe": ""}.items():
+        run = runs.get(name)
+        assert runs.reason(run) == "missing"
+        finish(run)
+        assert runs.stale(run) == "" and runs.reason(run) == expected
+    run = runs.get("svhn")
+    files.write_whole(runs.weights_path(run), b"")
+    assert runs.reason(run) == ""
+    runs.weights_path(run).unlink()
+    about = runs.read_record(run) | {"diverged": 3}  # so there is nothing to keep
+    files.write_json(runs.record_path(run), runs.sealed(about))
+    assert runs.reason(run) == ""
 
 
 def test_a_record_is_sealed(root):
@@ -348,13 +442,18 @@ def test_a_record_is_sealed(root):
         runs.stale(run)
 
 
+def pooled(manifest: dict) -> dict:
+    return manifest["divisions"]["pooled"]
+
+
 @pytest.mark.parametrize(
     "spoil",
-    [lambda m: m.pop("split"), lambda m: m.pop("digest"), lambda m: m.update(split=3),
-     lambda m: m.update(images=10), lambda m: m["split"]["test"].update(images=4),
-     lambda m: m["split"]["test"].update(class_counts=[2]), lambda m: m.update(digest=5),
-     lambda m: m["split"]["test"].update(class_counts=["3"]),
-     lambda m: m["split"]["test"].pop("indices_sha256"), lambda m: m.update(imagez=9)],
+    [lambda m: m.pop("divisions"), lambda m: m.pop("digest"), lambda m: m.update(divisions=3),
+     lambda m: m.update(images=10), lambda m: pooled(m)["test"].update(images=4),
+     lambda m: pooled(m)["test"].update(class_counts=[2]), lambda m: m.update(digest=5),
+     lambda m: pooled(m)["test"].update(class_counts=["3"]),
+     lambda m: pooled(m)["test"].pop("indices_sha256"), lambda m: m.update(imagez=9),
+     lambda m: m["divisions"]["official"]["train"].update(more=1)],
 )  # fmt: skip
 def test_a_manifest_that_does_not_add_up_is_one_sentence(root, spoil):
     manifest = runs.manifest("mnist")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import urllib.error
 from pathlib import Path
@@ -27,6 +28,7 @@ def pin(root: Path, name: str, monkeypatch) -> None:
     """Pin the MD5s of the files in `root` as if they were the published ones."""
     found = {path: files.file_md5(root / path) for path in sources.PINNED_MD5[name]}
     monkeypatch.setitem(sources.PINNED_MD5, name, found)
+    monkeypatch.setitem(sources.OFFICIAL_IMAGES, name, tuple(COUNTS.values()))
 
 
 def fake_mnist(root: Path, monkeypatch) -> tuple[np.ndarray, np.ndarray]:
@@ -101,12 +103,11 @@ def test_svhn_keeps_its_pixels_and_ten_means_zero(root, monkeypatch):
 def test_the_digest_depends_on_pixels_and_labels(root, monkeypatch):
     fake_mnist(root, monkeypatch)
     source = sources.read("mnist")
-    digests = {source.digest(), sources.read("mnist").digest()}
+    digests = {source.digest, sources.read("mnist").digest}
     assert len(digests) == 1
-    source.images[3, 1, 4, 4] ^= 1
-    digests.add(source.digest())
-    source.labels[3] += 1
-    digests.add(source.digest())
+    for part, at in ((source.images, (3, 1, 4, 4)), (source.labels, 3)):
+        part[at] ^= 1
+        digests.add(dataclasses.replace(source).digest)
     assert len(digests) == 3
 
 
@@ -170,6 +171,90 @@ def test_another_svhn_is_accepted_only_when_listed(root, monkeypatch):
     assert "listed in checksums.json" in source.copy
     assert source.labels[12:].tolist() == [1, 2, 3, 4, 5]
     assert source.file_md5["SVHN/test_32x32.mat"] == files.file_md5(path)
+
+
+def listed(root: Path, **contents: dict) -> None:
+    """Write files in the place of SVHN's, and list them in checksums.json."""
+    for split, content in contents.items():
+        savemat(root / "SVHN" / f"{split}_32x32.mat", content)
+    paths = sources.PINNED_MD5["svhn"]
+    found = {path: files.file_md5(root / path) for path in paths}
+    files.write_json(root / "checksums.json", found)
+
+
+def pixels(count: int, seed: int = 5) -> dict:
+    rng = np.random.default_rng(seed)
+    labels = (np.arange(count) % 10 + 1).astype(np.uint8)[:, None]
+    return {"X": rng.integers(0, 256, (32, 32, 3, count), np.uint8), "y": labels}
+
+
+def test_the_official_pair_is_the_same_data_set_as_the_copy(root, monkeypatch):
+    """Known by its two MD5s; whatever else is listed has the digest of its own pixels."""
+    fake_svhn(root, monkeypatch)
+    official = sources.read("svhn")
+    assert official.identity == official.digest  # not among the known ones yet
+    pair = tuple(official.file_md5.values())
+    listed(root, train=pixels(12))
+    ours = sources.read("svhn")
+    assert ours.digest != official.digest
+    monkeypatch.setattr(sources, "SAME_DATA", {pair: ours.digest})
+    assert dataclasses.replace(official).identity == ours.digest == ours.identity
+    assert "the same images cropped again" in sources.describe_copy("svhn", ours)
+    assert "the official SVHN files" in sources.describe_copy("svhn", official)
+    listed(root, train=pixels(12, seed=6))
+    third = sources.read("svhn")
+    assert third.identity == third.digest not in (ours.digest, official.digest)
+    assert third.digest in third.copy and third.copy.startswith("another data set")
+    # One official file and one other are no official pair.
+    mixed = dataclasses.replace(ours, file_md5=official.file_md5 | {
+        "SVHN/test_32x32.mat": third.file_md5["SVHN/train_32x32.mat"]})  # fmt: skip
+    assert mixed.identity == mixed.digest
+
+
+def test_the_known_pair_is_the_published_one():
+    """The digest is that of the copy which the stored results were made from."""
+    pair = ("e26dedcc434d2e4c54c9b2d4a06d8373", "eb5a983be6a315427106f1b164d9cef3")
+    assert {pair: "252b0e875783529b"} == sources.SAME_DATA
+    empty = np.zeros((0, 3, 32, 32), np.uint8), np.zeros(0, np.int64), np.zeros(0, bool)
+    md5 = dict(zip(sources.PINNED_MD5["svhn"], pair, strict=True))
+    assert sources.Source(*empty, "", md5).identity == "252b0e875783529b"
+    assert sources.OFFICIAL_IMAGES == {"mnist": (60_000, 10_000), "svhn": (73_257, 26_032)}
+
+
+def test_labels_that_are_not_whole_are_refused(root, monkeypatch):
+    """torchvision would cut them off."""
+    fake_svhn(root, monkeypatch)
+    for split, count in COUNTS.items():
+        whole = pixels(count)
+        listed(root, **{split: whole | {"y": whole["y"].astype(float)}})
+        sources.read("svhn")
+        halves = whole["y"].astype(float)
+        halves[-1] += 0.5
+        listed(root, **{split: whole | {"y": halves}})
+        assert "cannot be read (ValueError)" in refused("svhn")
+        listed(root, **{split: whole})
+
+
+@pytest.mark.parametrize("counts", [(12, 4), (13, 5), (5, 12), (6, 11)])
+def test_other_numbers_of_images_are_refused(root, monkeypatch, counts):
+    fake_svhn(root, monkeypatch)
+    train, test = counts
+    listed(root, train=pixels(train), test=pixels(test, seed=7))
+    text = refused("svhn")
+    assert f"has {train:,} and {test:,} images, not 12 and 5" in text
+
+
+def test_one_file_in_the_place_of_both_is_refused(root, monkeypatch):
+    """Every image would be in training and test."""
+    fake_svhn(root, monkeypatch)
+    monkeypatch.setitem(sources.OFFICIAL_IMAGES, "svhn", (12, 12))
+    for source in ("train", "test"):
+        content = (root / "SVHN" / f"{source}_32x32.mat").read_bytes()
+        for split in ("train", "test"):
+            (root / "SVHN" / f"{split}_32x32.mat").write_bytes(content)
+        listed(root)
+        assert "one file under two names" in refused("svhn")
+        fake_svhn(root, monkeypatch)
 
 
 def test_another_mnist_is_refused_even_when_listed(root, monkeypatch):
@@ -286,4 +371,6 @@ def test_embedded_data_needs_no_file_and_says_what_it_is(sandbox, monkeypatch):
         assert source.images.shape == (count, 3, 32, 32) and source.images.dtype == np.uint8
         assert source.labels.dtype == np.int64 and set(source.labels.tolist()) == set(range(10))
         assert source.copy == embedded.COPY[name] and "quick profile" in source.copy
-        assert not source.official_test.any() and source.file_md5 == {}
+        assert source.file_md5 == {} and source.identity == source.digest
+        # The last fifth stands for the official test set.
+        assert source.official_test.tolist() == [at >= 0.8 * count for at in range(count)]

@@ -1,41 +1,39 @@
-"""Status: what is current, stale or missing, and what it costs; what a render says first."""
+"""Status: what is current, stale or missing, and what it costs."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
-import test_provenance
-from conftest import one_sentence
-from test_cli import finished
+from test_cli import finished, write_manifest
 
-from digitcnn import checkpoints, cli, files, provenance, runs, status
-from digitcnn.files import DigitcnnError
+from digitcnn import cli, files, provenance, runs, status, store
+from digitcnn.provenance import Freshness, State
 
 ROOT = Path(__file__).resolve().parent.parent
-CHAPTERS = test_provenance.CHAPTERS
-book = test_provenance.book  # three frozen chapters, two of which read a model
+CHAPTERS = ("index", "chapters/01-data")
 
 
 @pytest.fixture
 def empty(tmp_path, monkeypatch):
-    """A project without any results."""
+    """A project without any results, of two chapters that are current."""
     monkeypatch.setenv("DIGITCNN_ROOT", str(tmp_path))
     monkeypatch.setenv("DIGITCNN_PROFILE", "full")
+    monkeypatch.delenv("DIGITCNN_CHECKPOINTS", raising=False)
+    monkeypatch.setattr(provenance, "documents", lambda: list(CHAPTERS))
+    monkeypatch.setattr(provenance, "state", lambda document: State(Freshness.CURRENT))
     return tmp_path
 
 
 @pytest.fixture
-def whole(book):
+def whole(empty):
     """A project whose main runs and chapters are current."""
     for name in runs.MAIN:
         finished(name)
-    return book
+    return empty
 
 
 def shown(capsys, *arguments: str) -> tuple[int, dict[str, str]]:
@@ -58,24 +56,24 @@ def test_nothing_is_there(empty, capsys):
 def test_finished_runs(whole, capsys):
     code, lines = shown(capsys)
     assert code == 0
-    assert lines["mnist"].split() == ["mnist", "current", "2", "min", "50/50", "98.77%", "98.77%"]
+    words = lines["mnist"].split()
+    assert words[:2] == ["mnist", "current"] and words[-3:] == ["50/50", "98.77%", "98.77%"]
+    assert "mnist: results are from a copy of mnist." in lines
+    assert "svhn: results are from a copy of svhn." in lines
 
 
-def test_experiments_are_a_line_per_data_set(whole, capsys):
-    experiments = [run for run in runs.registry().values() if status.is_experiment(run)]
-    assert len(experiments) > 50 and not any(map(status.is_main, experiments))
-    finished(experiments[0].id)
-    count = sum(run.data == experiments[0].data for run in experiments)
-    lines = shown(capsys)[1]
-    line = lines[f"{experiments[0].data} experiments ({count} runs)"]
-    assert f"{count - 1} missing, 1 current" in line
-    others = [run for run in runs.registry().values() if not status.is_experiment(run)]
-    named = {name.split(" (")[0] for name in lines}
-    assert {run.name for run in others} < named
-    seeds = [run.id for run in others if run.name == "svhn-case1"]
-    assert f"svhn-case1 ({len(seeds)} runs)" in lines and not named & set(seeds[1:])
-    lines = shown(capsys, "--all")[1]
-    assert runs.registry().keys() < lines.keys() and " current " in lines[experiments[0].id]
+def test_many_runs_are_a_line_for_each_kind(whole, capsys):
+    experiments = [run for run in runs.registry().values() if run.group == "experiments"]
+    finished("svhn-exp-recipe")
+    count = sum(run.data == "svhn" for run in experiments)
+    _, lines = shown(capsys)
+    assert f"{count - 1} missing, 1 current" in lines[f"svhn experiments ({count} runs)"]
+    seeds = [run.id for run in runs.registry().values() if run.name == "svhn-case1"]
+    assert f"svhn-case1 ({len(seeds)} runs)" in lines and not lines.keys() & set(seeds[1:])
+    assert "mnist, other seeds (2 runs)" in lines and "mnist-official" in lines
+    assert "mnist transfer (18 runs)" in lines
+    _, lines = shown(capsys, "--all")
+    assert runs.registry().keys() < lines.keys() and " current " in lines["svhn-exp-recipe"]
 
 
 def change_record(name: str, **changes: object) -> None:
@@ -84,14 +82,13 @@ def change_record(name: str, **changes: object) -> None:
 
 
 def test_a_stale_run_says_why(whole, capsys):
-    older = runs.read_record(runs.get("mnist"))["ingredients"] | {"code": "older"}
-    change_record("mnist", ingredients=older)
+    record = runs.read_record(runs.get("mnist"))
+    older = record["ingredients"] | {"code": "older"}
+    change_record("mnist", ingredients=older, code=record["code"] | {"stage": "older"})
     code, lines = shown(capsys)
-    assert code == 1 and "stale: code changed" in lines["mnist"]
-    rows = status.run_rows(every=True)
-    assert rows[0].left == 120 and rows[1].left == 0
-    left = status.duration(sum(row.left for row in rows))
-    assert f"To make all current: about {left}." in lines
+    assert code == 1 and "stale: code changed: stage" in lines["mnist"]
+    change_record("mnist", ingredients=older | {"data": "older"})
+    assert "stale: data and code changed" in shown(capsys)[1]["mnist"]
 
 
 def test_a_main_run_without_weights_is_not_current(whole, capsys):
@@ -106,38 +103,95 @@ def test_a_damaged_record_is_a_line_and_no_end(whole, capsys):
     assert code == 1 and "damaged" in lines["mnist"] and "current" in lines["svhn"]
 
 
-def test_an_experiment_that_is_missing_is_no_failure(whole, capsys):
-    assert shown(capsys)[0] == 0
+def save_epoch(name: str, epoch: int) -> Path:
+    """Write the head of a checkpoint, which is all that is read of it."""
+    head = json.dumps({"__metadata__": {"epoch": str(epoch)}}).encode()
+    path = runs.checkpoint_path(runs.get(name))
+    files.write_whole(path, len(head).to_bytes(8, "little") + head + b"tensors")
+    return path
 
 
-def test_an_unfinished_run_costs_the_rest(whole, capsys):
+def test_an_unfinished_run_costs_the_rest(empty, capsys):
     run = runs.get("mnist")
-    files.write_whole(runs.checkpoint_path(run), b"state")
-    for split in ("train", *run.held_out):
-        path = runs.metrics_path(run, split)
-        path.write_text("".join(path.read_text().splitlines(keepends=True)[:41]))
-    older = runs.read_record(run)["ingredients"] | {"code": "older"}
+    cost = status.seconds(run)
+    save_epoch("mnist", 40)
+    assert status.seconds(run) == pytest.approx(cost * 10 / 50)
+    assert status.seconds(run, from_start=True) == cost
+    words = shown(capsys)[1]["mnist"]
+    assert "missing, 40/50 epochs saved" in words and " 40/50 " in words
+    finished("mnist")
+    older = runs.read_record(run)["ingredients"] | {"data": "older"}
     change_record("mnist", ingredients=older)
-    assert status.seconds(run) == pytest.approx(120 * 10 / 50)
-    assert "stale: code changed, training unfinished" in shown(capsys)[1]["mnist"]
+    assert "stale: data changed, 40/50 epochs saved" in shown(capsys)[1]["mnist"]
 
 
-def test_a_run_that_was_never_trained_is_estimated_by_its_images(empty):
-    """From the pace of a run on the same data: images and epochs count."""
-    counts = [100, 400, 60, *[40] * 7]
-    for name in runs.MAIN:
-        finished(name)
-        manifest = runs.manifest(name)
-        manifest["split"]["train"] |= {"images": sum(counts), "class_counts": counts}
-        files.write_json(files.cache_path("data", f"{name}.json"), manifest)
-    change_record("mnist", seconds_per_epoch=4.2, images=840)
-    change_record("svhn", seconds_per_epoch=84.0, images=840)
-    plain = runs.experiment("mnist", {"dropout": 0.3})
-    assert status.seconds(plain) == pytest.approx(3 * 840 * 4.2 / 840)
-    assert status.seconds(runs.experiment("svhn", {"dropout": 0.3})) == pytest.approx(3 * 84)
-    few = dataclasses.replace(plain, class_counts=((1, 50), (2, None)), train_size=None)
-    assert status.images(few) == 50 + 60
-    assert status.seconds(few) == pytest.approx(3 * 110 * 4.2 / 840)
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\x05", b"\xff" * 8, (99).to_bytes(8, "little") + b"{}", b"\x02" + b"\0" * 7 + b"{}",
+     (8).to_bytes(8, "little") + b"\xff" * 8, (2).to_bytes(8, "little") + b"[]"],
+)  # fmt: skip
+def test_a_damaged_checkpoint_counts_as_none(empty, content):
+    path = save_epoch("mnist", 7)
+    assert status.saved_epoch(runs.get("mnist")) == 7
+    path.write_bytes(content)
+    assert status.saved_epoch(runs.get("mnist")) == 0
+
+
+# Costs
+
+
+def test_the_images_of_a_run_are_counted(monkeypatch):
+    """Of this project's data sets."""
+    monkeypatch.setenv("DIGITCNN_ROOT", str(ROOT))
+    monkeypatch.setenv("DIGITCNN_PROFILE", "full")
+    learned = {
+        "mnist": 50 * 49_000, "svhn": 50 * 69_502, "mnist-official": 50 * 54_000,
+        "svhn-official": 50 * 65_931, "mnist-case1": 50 * 1_050, "svhn-case2": 50 * 1_500,
+        "mnist-case3": 50 * (5_514 + 4_893), "mnist-few": 800 * 64, "svhn-case3-short": 800 * 64,
+        "mnist-exp-recipe": 6 * 5_000, "svhn-exp-adam-0.002": 6 * 10_000,
+        "mnist-transfer-all": 8 * 16_000,
+    }  # fmt: skip
+    assert {name: status.images_to_learn(runs.get(name)) for name in learned} == learned
+    pair = {"validation": 788 + 699, "test": 1_575 + 1_398, "svhn": 3_792 + 2_947}
+    judged = {
+        "mnist": 51 * 21_000 + 19_858,
+        "svhn-official": 51 * 7_326 + 26_032,
+        "mnist-case1": 51 * (pair["validation"] + pair["test"]) + pair["svhn"],
+        "mnist-case1-s43": 2 * (pair["validation"] + pair["test"]) + pair["svhn"],
+        "mnist-exp-recipe": 2 * 7_000,
+        "mnist-transfer-all": 2 * 7_000 + 14_000 + 19_858,
+    }
+    assert {name: status.images_to_evaluate(runs.get(name)) for name in judged} == judged
+
+
+def test_where_no_data_set_was_read_their_sizes_are_known(empty):
+    for name in runs.DATA:
+        run = runs.get(name)
+        sizes = json.loads((ROOT / "cache" / "data" / f"{name}.json").read_text())
+        expected = sizes["divisions"]["pooled"]["train"]["images"]
+        assert status.images_per_epoch(run) == pytest.approx(expected, abs=10)
+        few = dataclasses.replace(run, class_counts=((1, 50), (2, None)))
+        assert status.images_per_epoch(few) == pytest.approx(expected / 5, abs=10)
+
+
+def test_costs_are_images_over_rates(empty):
+    write_manifest("mnist")
+    write_manifest("svhn")
+    run = dataclasses.replace(runs.get("mnist"), epochs=10)
+    expected = 10 * 9 / status.LEARNED_PER_SECOND
+    expected += (10 * 18 + 27) / status.EVALUATED_PER_SECOND
+    assert status.seconds(run) == pytest.approx(expected)
+    assert status.together(180, 2) == pytest.approx(100) and status.together(180, 1) == 180
+
+
+def test_the_last_line_says_how_long_all_takes(whole, capsys):
+    grid = list(runs.registry().values())
+    every = sum(status.seconds(run) for run in grid)
+    left = every - sum(status.seconds(run) for run in runs.MAIN.values())
+    assert left < every
+    line = next(line for line in shown(capsys)[1] if line.startswith("All runs on two idle cores"))
+    assert f"each: {status.duration(every / 1.8)}; still to train: " in line
+    assert line.endswith(f"{status.duration(left / 1.8)}.")
 
 
 def test_durations():
@@ -145,334 +199,108 @@ def test_durations():
     assert said == ["0 s", "45 s", "89 s", "2 min", "60 min", "1.5 h", "10.0 h"]
 
 
-# Chapters and cached results
+# Stored results and chapters
 
 
-def test_chapters_are_current(whole, capsys):
-    code, lines = shown(capsys)
-    assert code == 0 and all(" current " in lines[name] for name in CHAPTERS)
-    assert "All is current." not in lines  # the experiments are missing
-
-
-def test_all_may_be_current(whole, capsys, monkeypatch):
-    monkeypatch.setattr(runs, "_registry", lambda profile: dict(runs.MAIN))
-    code, lines = shown(capsys)
-    assert code == 0 and "All is current." in lines
-    provenance.record_path("index").unlink()
-    code, lines = shown(capsys)
-    assert code == 1 and lines["index"].endswith("unknown")
-    assert "To make all current: about 0 s and what is unknown." in lines
-
-
-@pytest.mark.parametrize("module", ["figures", "training", "tables"])
-def test_a_chapter_is_stale_for_a_module(whole, capsys, module):
-    expected = {name for name in CHAPTERS if module in provenance.reached(name)}
-    assert expected
-    path = whole / "digitcnn" / f"{module}.py"
-    path.write_text(path.read_text() + "\nEDITED = 1\n")
-    code, lines = shown(capsys)
-    assert code == 1
-    why = f"stale: digitcnn/{module}.py changed"
-    assert {name for name in CHAPTERS if why in lines[name]} == expected
-    assert all("current" in lines[name] for name in CHAPTERS.keys() - expected)
-    assert all((whole / "_freeze" / name).is_dir() for name in CHAPTERS)  # it only looks
-
-
-def test_a_chapter_is_stale_for_its_text(whole, capsys):
-    path = whole / "index.qmd"
-    path.write_text(path.read_text() + "\nMore prose.\n")
-    code, lines = shown(capsys)
-    assert code == 1 and "stale: its text changed" in lines["index"]
-    path.write_bytes(path.read_bytes().replace(b"\nMore prose.\n", b"").replace(b"\n", b"\r\n"))
-    assert shown(capsys)[0] == 0
-
-
-@pytest.mark.parametrize("page", status.PAGES)
-def test_a_chapter_needs_both_formats(whole, capsys, page):
-    (whole / "_freeze/index/execute-results" / page).unlink()
-    code, lines = shown(capsys)
-    assert code == 1 and " missing " in lines["index"]
-
-
-def set_times(document: str, **seconds: float) -> None:
-    path = provenance.record_path(document)
-    files.write_json(path, files.read_json(path) | seconds)
-
-
-def test_a_chapter_costs_what_it_took(whole, capsys):
-    """Once per format; with all that it caches if stored results changed."""
-    set_times("chapters/01-data", seconds=7.0, longest=300.0)
-    lines = shown(capsys)[1]
-    assert lines["chapters/01-data"].endswith("2 x 7 s")
-    module = whole / "digitcnn" / "figures.py"
-    before = module.read_text()
-    module.write_text(before + "\nEDITED = 1\n")
-    assert shown(capsys)[1]["chapters/01-data"].endswith("2 x 7 s")
-    module.write_text(before)
-    module = whole / "digitcnn" / "training.py"
-    before = module.read_text()
-    module.write_text(before + "\nEDITED = 1\n")
-    assert shown(capsys)[1]["chapters/01-data"].endswith("2 x 7 s")  # which reaches no training
-    set_times("chapters/02-training", seconds=7.0, longest=300.0)
-    assert shown(capsys)[1]["chapters/02-training"].endswith("2 x 5 min")
-    module.write_text(before)
-    (whole / "models/m.safetensors").write_text("retrained")
-    assert shown(capsys)[1]["chapters/01-data"].endswith("2 x 5 min")
-
-
-def test_the_longest_execution_is_kept(book, monkeypatch):
-    set_times("index", seconds=3.0, longest=300.0)
-    path = book / "index.qmd"
-    path.write_text(path.read_text().replace("#| label: x", "changed = True"))
-    provenance.record("index")
-    about = provenance.read_record("index")
-    assert about["longest"] == 300 and about["seconds"] != 3
-
-
-@pytest.fixture
-def cached(whole, monkeypatch):
-    """Cached results that `chapters/01-data` read, and one that no chapter did."""
-    for name in ("umap/a", "umap/b", "results/c", "results/unread"):
-        files.write_whole(files.cache_path(f"{name}.npz"), name)
-    monkeypatch.setattr(files, "_reads", set())
-    for name in ("umap/a", "umap/b", "results/c"):
-        files.noted(files.cache_path(f"{name}.npz"))
-    test_provenance.freeze(whole, "chapters/01-data")
-    return whole
-
-
-def test_cached_results_are_current_while_their_chapter_is(cached, capsys):
-    assert status.cached_results() == {
-        "cache/results/c.npz": "current",
-        "cache/results/unread.npz": "read by no chapter",
-        "cache/umap/a.npz": "current",
-        "cache/umap/b.npz": "current",
+def test_stored_results_say_why_they_do_not_count(whole, capsys):
+    (whole / "input.txt").write_text("first")
+    for name, token in {"a": "value 1", "b": "file input.txt", "c": "value 1"}.items():
+        path = files.cache_path("results", f"{name}.npz")
+        store.write(path, {"x": np.arange(3)}, "embedded.read_mnist", [token])
+    files.write_whole(files.cache_path("other", "d.npz"), b"rubbish")
+    (whole / "input.txt").write_text("second")
+    path = files.cache_path("results", "c.npz")
+    path.write_bytes(path.read_bytes()[:-30])
+    assert status.stored_results() == {
+        "cache/other/d.npz": "damaged",
+        "cache/results/a.npz": "current",
+        "cache/results/b.npz": "stale: file input.txt changed",
+        "cache/results/c.npz": "damaged",
     }
     code, lines = shown(capsys)
-    assert code == 0 and "current" in lines["cache/umap (2)"]
-    assert "current, 1 read by no chapter" in lines["cache/results (2)"]
-    assert {"cache/umap/a.npz", "cache/umap/b.npz"} < shown(capsys, "--all")[1].keys()
+    assert code == 0 and "damaged" in lines["cache/other (1)"]
+    assert "1 current, 1 stale: file input.txt changed, 1 damaged" in lines["cache/results (3)"]
+    assert "stale: file" in shown(capsys, "--all")[1]["cache/results/b.npz"]
 
 
-def test_cached_results_are_missing_changed_or_to_be_checked(cached, capsys):
-    files.cache_path("umap/a.npz").unlink()
-    files.write_whole(files.cache_path("umap/b.npz"), "other")
-    found = status.cached_results()
-    assert found["cache/umap/a.npz"] == "missing" and found["cache/umap/b.npz"] == "changed"
-    assert found["cache/results/c.npz"] == "current"
-    module = cached / "digitcnn" / "figures.py"
-    module.write_text(module.read_text() + "\nEDITED = 1\n")
-    found = status.cached_results()
-    assert found["cache/results/c.npz"] == "to be checked: digitcnn/figures.py changed"
-    code, lines = shown(capsys)
-    assert code == 1 and "stale" in lines["chapters/01-data"]
-
-
-def test_another_chapter_may_vouch_for_a_cached_result(cached, monkeypatch):
-    monkeypatch.setattr(files, "_reads", {files.cache_path("umap/a.npz")})
-    test_provenance.freeze(cached, "index")
-    module = cached / "digitcnn" / "figures.py"  # which the index does not reach
-    module.write_text(module.read_text() + "\nEDITED = 1\n")
-    found = status.cached_results()
-    assert found["cache/umap/a.npz"] == "current"
-    assert found["cache/umap/b.npz"].startswith("to be checked")
-
-
-def test_the_quick_profile_has_runs_only(book, monkeypatch, capsys):
-    monkeypatch.setenv("DIGITCNN_PROFILE", "quick")
-    code, lines = shown(capsys)
-    assert code == 1 and "mnist" in lines and not CHAPTERS.keys() & lines.keys()
-
-
-# Before a render
-
-
-@pytest.fixture
-def needs_mnist(whole, monkeypatch):
-    """`whole`, where `chapters/01-data` has read the record of the run ``mnist``."""
-    monkeypatch.setattr(files, "_reads", {runs.record_path(runs.get("mnist"))})
-    test_provenance.freeze(whole, "chapters/01-data")
-    return whole
-
-
-def make_stale(name: str) -> None:
-    older = runs.read_record(runs.get(name))["ingredients"] | {"code": "older"}
-    change_record(name, ingredients=older)
-
-
-def frozen(root: Path) -> set[str]:
-    return {name for name in CHAPTERS if (root / "_freeze" / name).is_dir()}
-
-
-def test_nothing_is_said_where_nothing_changed(needs_mnist, capsys):
-    make_stale("svhn")  # which no chapter needs
-    assert status.before_render() == 0
-    assert capsys.readouterr() == ("", "") and frozen(needs_mnist) == set(CHAPTERS)
-
-
-def test_a_render_that_has_to_train_says_so_first(needs_mnist, capsys):
-    make_stale("mnist")
-    assert status.before_render() == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines == [
-        "chapters/01-data is executed again: cache/runs/mnist.json changed.",
-        "This render has to train mnist first, about 2 min.",
-    ]
-    assert frozen(needs_mnist) == CHAPTERS.keys() - {"chapters/01-data"}
-
-
-def test_many_runs_to_train_are_counted(whole, monkeypatch, capsys):
-    chosen = [run for run in runs.registry().values() if status.is_experiment(run)][:5]
-    for run in chosen:
-        finished(run.id)
-    monkeypatch.setattr(files, "_reads", {runs.record_path(run) for run in chosen})
-    test_provenance.freeze(whole, "index")
-    for run in chosen:
-        make_stale(run.id)
-    names = ", ".join(run.id for run in chosen[:3])
-    assert status.before_render() == 0
-    assert f"has to train 5 runs ({names}, …) first, about 10 min." in capsys.readouterr().out
-
-
-def test_weights_that_a_chapter_read_count_too(whole, monkeypatch, capsys):
-    weights = runs.weights_path(runs.get("svhn"))
-    monkeypatch.setattr(files, "_reads", {weights})
-    test_provenance.freeze(whole, "index")
-    weights.unlink()
-    assert status.before_render() == 0
-    assert "has to train svhn first" in capsys.readouterr().out
-
-
-def test_where_training_is_forbidden_it_is_an_error_and_nothing_thaws(
-    needs_mnist, monkeypatch, capsys
-):
-    make_stale("mnist")
-    monkeypatch.setenv("DIGITCNN_TRAIN", "never")
-    assert status.before_render() == 1
-    said = capsys.readouterr()
-    assert said.out == "" and "would have to train mnist (about 2 min)" in said.err
-    assert "run `digitcnn train mnist` first." in said.err and said.err.count("\n") == 1
-    assert frozen(needs_mnist) == set(CHAPTERS)
-
-
-def test_a_chapter_never_executed_may_need_any_run(needs_mnist, monkeypatch, capsys):
-    monkeypatch.setenv("DIGITCNN_TRAIN", "never")  # not known to be needed: no error yet
-    provenance.record_path("index").unlink()
-    waiting = len(runs.registry()) - len(runs.MAIN)
-    assert status.before_render() == 0
-    last = capsys.readouterr().out.splitlines()[-1]
-    assert f"up to {waiting} runs" in last and "what index needs is not recorded" in last
-
-
-def test_only_the_documents_that_quarto_names_count(needs_mnist, monkeypatch):
-    monkeypatch.setenv("QUARTO_PROJECT_INPUT_FILES", "index.qmd\nchapters/02-training.qmd")
-    assert status.to_execute() == ["index", "chapters/02-training"]  # it ignores the freeze
-    monkeypatch.setenv("QUARTO_PROJECT_RENDER_ALL", "1")
-    assert status.to_execute() == []
-
-
-def test_the_quick_profile_executes_everything(book, monkeypatch, capsys):
-    monkeypatch.setenv("DIGITCNN_PROFILE", "quick")
-    assert status.to_execute() == list(CHAPTERS)
-    assert status.before_render() == 0
-    assert f"up to {len(runs.registry())} runs first, about" in capsys.readouterr().out
-
-
-def test_a_damaged_record_ends_the_step_in_one_sentence(needs_mnist, capsys):
-    runs.record_path(runs.get("mnist")).write_text("{")
-    assert status.before_render() == 1
-    with pytest.raises(DigitcnnError) as caught:
-        status.training_notice(["index"])
-    assert one_sentence(caught.value) in capsys.readouterr().err
-
-
-def test_the_script_that_quarto_runs(needs_mnist):
-    """`tools/thaw.py` in a project of its own, with a module edited."""
-    (needs_mnist / "tools").mkdir()
-    shutil.copy(ROOT / "tools" / "thaw.py", needs_mnist / "tools")
-    module = needs_mnist / "digitcnn" / "figures.py"
-    module.write_text(module.read_text() + "\nEDITED = 1\n")
-    done = subprocess.run(
-        [sys.executable, needs_mnist / "tools" / "thaw.py"], capture_output=True, text=True
+@pytest.mark.parametrize(
+    ("known", "code", "said"),
+    [(State(Freshness.CURRENT), 0, "current"), (State(Freshness.MISSING), 1, "missing"),
+     (State(Freshness.STALE, ("its text changed", "x")), 1, "stale: its text changed and 1 more"),
+     (State(Freshness.OLD_GRID), 0, "frozen from the grid of 24 November")],
+)  # fmt: skip
+def test_chapters(whole, capsys, monkeypatch, known, code, said):
+    states = {"index": known}
+    monkeypatch.setattr(
+        provenance, "state", lambda document: states.get(document, State(Freshness.CURRENT))
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == ("chapters/01-data is executed again: digitcnn/figures.py changed.\n")
-    assert frozen(needs_mnist) == CHAPTERS.keys() - {"chapters/01-data"}
+    found, lines = shown(capsys)
+    assert found == code and said in lines["index"] and "current" in lines["chapters/01-data"]
 
 
-def test_forbidden_training_is_refused_before_the_data_is_read(whole, monkeypatch):
-    make_stale("mnist")
-    monkeypatch.setenv("DIGITCNN_TRAIN", "never")
-    monkeypatch.setattr(checkpoints, "pool", lambda name: pytest.fail("the data was read"))
-    with pytest.raises(DigitcnnError, match="mnist would have to be trained") as caught:
-        checkpoints.ensure("mnist")
-    one_sentence(caught.value)
+def test_the_quick_profile_has_runs_only(empty, monkeypatch, capsys):
+    monkeypatch.setenv("DIGITCNN_PROFILE", "quick")
+    code, lines = shown(capsys)
+    assert code == 1 and "mnist" in lines and not set(CHAPTERS) & lines.keys()
 
 
-# The appendix's table
+# The appendix's tables
 
 
-def test_the_table_of_runs_says_what_each_was_made_from():
-    """Of this project's own records: nothing is made up, nothing left out."""
-    records = {
-        path.stem: json.loads(path.read_text())
-        for path in sorted((ROOT / "cache" / "runs").glob("*.json"))
-        if path.stem in runs.registry()
-    }
+def record_of(name: str, seconds: float = 60.0, machine: str = "x86, 1 threads") -> dict:
+    about = {"machine": machine, "python": "3.11.7", "torch": "2.9.1"}
+    return {
+        "key": files.fingerprint(name), "seconds": seconds, "parameters": 1234,
+        "ingredients": {"code": "c0de" * 4, "data": f"{name[0]}ata" * 4}, "environment": about,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def records():
+    names = ("mnist", "svhn", "mnist-s43", "mnist-case1", "mnist-case1-s43", "mnist-exp-recipe",
+             "mnist-exp-adam-0.002", "svhn-exp-recipe", "mnist-transfer-all")  # fmt: skip
+    return {name: record_of(name, 100 * n) for n, name in enumerate(names, start=1)}
+
+
+def test_the_table_of_runs_says_what_each_was_made_from(records):
     every = status.run_table(records, every=True).set_index("run")
     assert list(every.index) == list(records)
     for name, record in records.items():
         row = every.loc[name]
         assert record["key"].startswith(row["key"]) and len(row["key"]) == 8
-        assert record["ingredients"]["code"].startswith(row["code"])
-        assert record["ingredients"]["data"].startswith(row["data"])
-        machine = record["environment"]["machine"].replace(" 1 threads", " 1 thread")
-        assert row["device"] == machine
+        assert (row["code"], row["data"]) == ("c0dec0de", f"{name[0]}ata{name[0]}ata")
+        assert row["device"] == "x86, 1 thread"
         assert row["duration"] == status.duration(record["seconds"])
     grouped = status.run_table(records).set_index("run")
-    experiments = {n: r for n, r in records.items() if status.is_experiment(runs.get(n))}
-    others = records.keys() - experiments.keys()
-    assert set(grouped.index) == {runs.get(name).name for name in others} | {
-        f"{runs.get(name).data} experiments" for name in experiments
-    }
-    seeds = [r for n, r in records.items() if runs.get(n).name == "mnist-case1"]
-    assert grouped.loc["mnist-case1", "duration"] == status.duration(
-        sum(r["seconds"] for r in seeds)
-    )
-    for data in runs.MAIN:
-        mine = [r for n, r in experiments.items() if runs.get(n).data == data]
-        row = grouped.loc[f"{data} experiments"]
-        assert row["key"] == f"{len(mine)} runs"
-        assert row["duration"] == status.duration(sum(r["seconds"] for r in mine))
+    assert list(grouped.index) == [
+        "mnist", "svhn", "mnist, other seeds", "mnist-case1", "mnist experiments",
+        "svhn experiments", "mnist transfer",
+    ]  # fmt: skip
+    assert grouped.loc["mnist experiments", "key"] == "2 runs"
+    assert grouped.loc["mnist experiments", "duration"] == status.duration(600 + 700)
+    assert grouped.loc["mnist-case1", "duration"] == status.duration(400 + 500)
+    records["mnist-case1-s43"]["environment"]["machine"] = "arm, 2 threads"
+    grouped = status.run_table(records).set_index("run")
+    assert grouped.loc["mnist-case1", "device"] == "x86, 1 thread / arm, 2 threads"
 
 
-def test_the_table_of_environments_counts_every_run_once():
-    records = {
-        path.stem: json.loads(path.read_text())
-        for path in sorted((ROOT / "cache" / "runs").glob("*.json"))
-        if path.stem in runs.registry()
-    }
-    table = status.environment_table(records)
-    assert set(table["runs"]) == {"long", "experiments", "imbalance"}
-    assert table["number"].sum() == len(records)
-    long = table.set_index("runs").loc["long"]
-    assert long["number"] == sum(
-        not status.is_experiment(run) and not run.class_counts for run in map(runs.get, records)
-    )
-    for part in (records["mnist"]["environment"][name] for name in ("machine", "python", "torch")):
-        assert part in long["machine"] + long["versions"]
+def test_the_table_of_environments_counts_every_run_once(records):
+    table = status.environment_table(records).set_index("runs")
+    assert dict(table["number"]) == {
+        "main": 3, "imbalance": 2, "experiments": 3, "transfer": 1
+    }  # fmt: skip
+    assert table.loc["main", "wall time"] == status.duration(100 + 200 + 300)
+    assert table.loc["main", "versions"] == "python 3.11.7, torch 2.9.1"
 
 
-def test_the_table_of_models_lists_the_repositorys_files_alone(tmp_path, monkeypatch):
+def test_the_table_of_models_lists_the_repositorys_files_alone(tmp_path, monkeypatch, records):
     monkeypatch.setenv("DIGITCNN_ROOT", str(tmp_path))
-    monkeypatch.delenv("DIGITCNN_PROFILE", raising=False)
+    monkeypatch.setenv("DIGITCNN_PROFILE", "full")
     (tmp_path / ".gitignore").write_text((ROOT / ".gitignore").read_text())
     (tmp_path / "models").mkdir()
-    records = {}
-    for name in ("mnist", "mnist-case1", "mnist-case1-s43", "svhn"):
-        records[name] = {"parameters": 1234, "key": f"key of {name}"}
-        if name != "svhn":  # this one is missing
-            (tmp_path / "models" / runs.get(name).model_file).write_bytes(b"x" * 20_000)
-    table = status.model_table(records)
+    names = ("mnist", "mnist-case1", "mnist-case1-s43")
+    for name in names:
+        (tmp_path / "models" / runs.get(name).model_file).write_bytes(b"x" * 20_000)
+    table = status.model_table({name: records[name] for name in (*names, "svhn")})
     assert list(table["file"]) == [runs.get(n).model_file for n in ("mnist", "mnist-case1")]
-    assert list(table.iloc[0])[1:] == ["1,234", "0.02 MB", "key of mnist"]
+    assert list(table.iloc[0])[1:] == ["1,234", "0.02 MB", records["mnist"]["key"]]
