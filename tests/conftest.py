@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 
@@ -44,13 +45,29 @@ def faults() -> Faults:
     return Faults()
 
 
+@functools.cache
+def toy_data(name: str):
+    """The embedded data, made once: it takes a second."""
+    from digitcnn import embedded
+
+    return embedded.READERS[name]()
+
+
 @pytest.fixture
 def sandbox(tmp_path, monkeypatch):
     """An empty results tree of the quick profile, away from the project's."""
+    from digitcnn import embedded
+
+    for name in embedded.READERS:
+        images, labels = toy_data(name)
+        monkeypatch.setitem(
+            embedded.READERS, name, lambda images=images, labels=labels: (images.copy(), labels)
+        )
     monkeypatch.setenv("DIGITCNN_PROFILE", "quick")
     monkeypatch.setenv("DIGITCNN_ROOT", str(tmp_path))
     monkeypatch.delenv("DIGITCNN_DATA", raising=False)
     monkeypatch.delenv("DIGITCNN_TRAIN", raising=False)
+    monkeypatch.delenv("DIGITCNN_CHECKPOINTS", raising=False)
     return tmp_path
 
 

@@ -109,7 +109,7 @@ class Trial:
         self.counts = {"killed": 0, "finished": 0, "epochs": [0] * (run.epochs + 1), "leftover": 0}
 
     def clear(self) -> None:
-        for folder in ("checkpoints", "runs", "metrics", "answers", "locks"):
+        for folder in ("local", "runs", "metrics", "answers"):
             shutil.rmtree(files.cache_path(folder), ignore_errors=True)
         runs.weights_path(self.run).unlink(missing_ok=True)
         self.log.write_text("")

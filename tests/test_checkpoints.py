@@ -85,13 +85,13 @@ def count_epochs(monkeypatch):
 def written(root: Path) -> set[str]:
     """The files of a results tree, but for locks and what is known of the data sets."""
     found = {p.relative_to(root / "_quick").as_posix() for p in root.rglob("*") if p.is_file()}
-    return {name for name in found if not name.startswith(("cache/locks/", "cache/data/"))}
+    return {name for name in found if not name.startswith(("cache/local/locks/", "cache/data/"))}
 
 
 def test_computing_writes_nothing_but_the_checkpoint(sandbox):
     """So that a run can be made elsewhere, and is stored by one process alone."""
     made = checkpoints.compute(TINY)
-    assert written(sandbox) == {"cache/checkpoints/tiny.safetensors"}
+    assert written(sandbox) == {"cache/local/checkpoints/tiny.safetensors"}
     assert runs.stale(TINY) == "missing"
     again = pickle.loads(pickle.dumps(made))  # as from another process
     checkpoints.store(again)
@@ -132,7 +132,7 @@ def test_unfinished_training_may_lie_elsewhere(sandbox, monkeypatch, tmp_path, c
     with pytest.raises(Interrupted):
         checkpoints.train(TINY)
     assert os.listdir(tmp_path / "elsewhere") == ["tiny.safetensors"]
-    assert status.saved_epoch(TINY) == 2 and not (sandbox / "_quick/cache/checkpoints").exists()
+    assert status.saved_epoch(TINY) == 2 and not (sandbox / "_quick/cache/local/checkpoints").exists()
     checkpoints.train(TINY)
     assert count_epochs == [1, 2, 3] and not os.listdir(tmp_path / "elsewhere")
 

@@ -15,7 +15,7 @@ import pytest
 from digitcnn import checkpoints, cli, data, files, grid, runs, status
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = ("data", "train", "status", "doctor")
+COMMANDS = ("data", "train", "accept", "status", "doctor", "check", "predict", "demo")
 
 
 def digitcnn(*arguments: str, **variables: str) -> subprocess.CompletedProcess:
@@ -40,6 +40,7 @@ def empty(tmp_path, monkeypatch):
     """A project without any results."""
     monkeypatch.setenv("DIGITCNN_ROOT", str(tmp_path))
     monkeypatch.setenv("DIGITCNN_PROFILE", "full")
+    monkeypatch.delenv("DIGITCNN_CHECKPOINTS", raising=False)
     return tmp_path
 
 
@@ -81,30 +82,26 @@ def test_a_wrong_command_line_is_refused(arguments, capsys):
     assert "digitcnn" in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_an_unknown_run_is_one_sentence():
-    done = digitcnn("train", "cifar")
-    assert done.returncode == 1
-    assert "There is no run 'cifar'" in one_sentence(done)
-
-
-def test_an_unknown_data_set_is_one_sentence():
-    done = digitcnn("data", "cifar")
-    assert done.returncode == 1
-    assert "There is no data set 'cifar'" in one_sentence(done)
-
-
-def test_a_missing_data_folder_is_one_sentence(tmp_path):
+def test_an_error_is_one_sentence_and_no_traceback(tmp_path):
+    """As a process of its own, torch and all."""
     done = digitcnn("data", "mnist", "--verify", DIGITCNN_DATA=str(tmp_path / "nowhere"))
     assert done.returncode == 1
     assert "MNIST is not complete" in one_sentence(done)
 
 
-def test_a_damaged_data_folder_is_one_sentence(tmp_path):
+def test_an_unknown_data_set_is_one_sentence(capsys):
+    assert cli.main(["data", "cifar"]) == 1
+    error = capsys.readouterr().err
+    assert "There is no data set 'cifar'" in error and error.count("\n") == 1
+
+
+def test_a_damaged_data_folder_is_one_sentence(empty, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("DIGITCNN_DATA", str(tmp_path))
     for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
         files.write_whole(tmp_path / "MNIST" / "raw" / f"{name}-ubyte", "rubbish")
-    done = digitcnn("data", "mnist", DIGITCNN_DATA=str(tmp_path))
-    assert done.returncode == 1
-    assert "is damaged" in one_sentence(done)
+    assert cli.main(["data", "mnist"]) == 1
+    error = capsys.readouterr().err
+    assert "is damaged" in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize("arguments", [["train", "mn\nist"], ["data", "\x1b[31mmnist"],
@@ -136,15 +133,23 @@ def command_lines() -> list[tuple[str, ...]]:
 
 
 def test_every_argument_that_takes_a_value_is_tried():
-    assert {("data",), ("train",), ("predict", "--model"), ("demo", "--port")} < set(
-        command_lines()
-    )
+    assert {
+        ("data",), ("train",), ("train", "--jobs"), ("train", "--checkpoints"),
+        ("accept", "--because"), ("predict", "--model"), ("demo", "--port"),
+    } < set(command_lines())  # fmt: skip
 
 
 @pytest.mark.parametrize("words", command_lines(), ids=" ".join)
 def test_a_hostile_value_is_refused_in_a_sentence(words, sandbox, monkeypatch, capsys):
     """Nothing is written or executed, and nothing that steers a terminal is echoed."""
+
+    def refused(options):
+        raise files.DigitcnnError("It would begin.")
+
     monkeypatch.chdir(sandbox)
+    if words[0] == "train":  # some of the values are good names of folders, or numbers
+        monkeypatch.setattr(cli, "data_command", refused)
+        monkeypatch.setenv("DIGITCNN_CHECKPOINTS", "")
     for value in HOSTILE:
         try:
             code = cli.main([*words, value])
@@ -236,7 +241,7 @@ def test_train_all_takes_everything_in_the_order_of_the_grid(asked):
 def test_train_takes_names_groups_and_patterns(asked):
     assert cli.main(["train", "official", "svhn", "svhn", "mnist-exp-adam*"]) == 0
     names, jobs = asked[0]
-    assert names[:3] == ["svhn", "svhn-official", "mnist-official"] and jobs == 3
+    assert names[:3] == ["svhn", "mnist-official", "svhn-official"] and jobs == 3
     assert len(names) == 12 and all(name.startswith("mnist-exp-adam") for name in names[3:])
 
 
@@ -359,12 +364,11 @@ def test_a_missing_package_is_one_sentence(monkeypatch, capsys):
     assert "tools/environment.py full" in capsys.readouterr().err
 
 
-def test_data_of_the_quick_profile_needs_no_files(tmp_path):
-    done = digitcnn("data", DIGITCNN_PROFILE="quick", DIGITCNN_ROOT=str(tmp_path))
-    assert done.returncode == 0
-    lines = done.stdout.splitlines()
+def test_data_of_the_quick_profile_needs_no_files(sandbox, capsys):
+    assert cli.main(["data"]) == 0
+    lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 and "1,797 images (train 1,257, validation" in lines[0]
-    assert (tmp_path / "_quick" / "cache" / "data" / "mnist.json").is_file()
+    assert (sandbox / "_quick" / "cache" / "data" / "mnist.json").is_file()
 
 
 def test_doctor_names_a_remedy_for_missing_data(monkeypatch, tmp_path, capsys):

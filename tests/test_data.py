@@ -166,20 +166,17 @@ def test_the_manifests_of_the_repository_are_the_pinned_ones(name):
     assert manifest["digest"] == REAL[name]["digest"]
     train, test = sources.OFFICIAL_IMAGES[name]
     assert (manifest["images"], manifest["official_test"]) == (train + test, test)
-    shares = {"pooled": (0.7, 0.1, 0.2), "official": None}
     for division, parts in manifest["divisions"].items():
         for split, part in parts.items():
             assert part["indices_sha256"][:16] == REAL[name][f"{division} {split}"]
             assert sum(part["class_counts"]) == part["images"]
-        sizes = [part["images"] for part in parts.values()]
-        assert sum(sizes) == train + test
-        if shares[division]:
-            counts = [np.array(part["class_counts"]) for part in parts.values()]
-            for count, share in zip(counts, shares[division], strict=True):
-                assert (np.abs(count - share * sum(counts)) <= 2).all()
-        else:
-            assert parts["test"]["images"] == test
-            assert abs(parts["validation"]["images"] - 0.1 * train) <= 1
+        assert sum(part["images"] for part in parts.values()) == train + test
+    pooled, official = (manifest["divisions"][division] for division in ("pooled", "official"))
+    every = sum(np.array(part["class_counts"]) for part in pooled.values())
+    for split, share in {"train": 0.7, "validation": 0.1, "test": 0.2}.items():
+        assert (np.abs(np.array(pooled[split]["class_counts"]) - share * every) <= 2).all()
+    assert official["test"]["images"] == test
+    assert abs(official["validation"]["images"] - 0.1 * train) <= 1
 
 
 # Loading

@@ -273,7 +273,7 @@ def test_a_wrong_folder_is_one_sentence(monkeypatch, variable, value):
 def test_unfinished_training_lies_in_the_cache_or_where_it_is_told(monkeypatch, tmp_path):
     monkeypatch.setenv("DIGITCNN_ROOT", str(tmp_path))
     monkeypatch.delenv("DIGITCNN_CHECKPOINTS", raising=False)
-    for profile, folder in {"full": "cache", "quick": "_quick/cache"}.items():
+    for profile, folder in {"full": "cache/local", "quick": "_quick/cache/local"}.items():
         monkeypatch.setenv("DIGITCNN_PROFILE", profile)
         assert files.checkpoints_root() == tmp_path.resolve() / folder / "checkpoints"
     monkeypatch.setenv("DIGITCNN_CHECKPOINTS", str(tmp_path / "fast"))
