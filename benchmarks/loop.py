@@ -6,8 +6,9 @@
 ``channels_last`` and bfloat16 autocast, averaged weights (`digitcnn.training.Training`).
 *usual*: the loop of ``pytorch/examples/mnist``: a `DataLoader` that turns one image at a time into
 a float32 tensor and normalises it, no augmentation, plain SGD. Both train `digitcnn.model.DigitCNN`
-from scratch with batches of 256. Prints images per second (the best of the repeats, taken in
-turn), their ratio, the time of one epoch with both evaluations, and the peak memory.
+from scratch with the recipe's batches, on part of the training split. Prints images per second
+(the best of the repeats, taken in turn), their ratio, and the peak memory; `epochs.py` times whole
+epochs.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from digitcnn import data, runs
-from digitcnn.training import Training, build_model, evaluation_split
+from digitcnn.training import Training, build_model, pick_device, reproducible
 
 
 class OneByOne(Dataset):
@@ -61,13 +62,14 @@ def usual(config: runs.RunConfig, train: data.Split) -> float:
     return count / (time.perf_counter() - began)
 
 
-def ours(config: runs.RunConfig, train: data.Split) -> float:
-    """Images per second of `Training` over `train`, without evaluation."""
-    training = Training(config, train, {}, torch.device("cpu"))
-    torch.utils.deterministic.fill_uninitialized_memory = False  # as in digitcnn.checkpoints
-    began = time.perf_counter()
-    training.run_epoch()
-    return training.steps_per_epoch * training.batch / (time.perf_counter() - began)
+def ours(config: runs.RunConfig) -> float:
+    """Images per second of `Training` over a run's training images, without evaluation."""
+    device = pick_device()
+    with reproducible(config.seed, device):
+        training = Training(config, data.pool(config.data), device)
+        began = time.perf_counter()
+        training.run_epoch()
+        return training.steps * training.batch / (time.perf_counter() - began)
 
 
 def main() -> None:
@@ -77,27 +79,24 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
-    config = dataclasses.replace(runs.MAIN[options.data], epochs=1)
-    whole = data.load(options.data, "train")
-    count = min(len(whole), options.steps * config.batch_size)
-    part = data.stratified_subset(whole, count)
-    rates: dict[str, list[float]] = {"ours": [], "usual": []}
+    config = runs.MAIN[options.data]
+    size = options.steps * config.batch_size
+    config = dataclasses.replace(
+        config, epochs=1, train_size=size, held_out=(), evaluate_every_epoch=False
+    )
+    part = data.training_part(config, data.pool(config.data))
+    loops = {"ours": lambda: ours(config), "usual": lambda: usual(config, part)}
+    rates: dict[str, list[float]] = {name: [] for name in loops}
     for repeat in range(options.repeats):
-        for name, loop in (("ours", ours), ("usual", usual)):
+        for name, loop in loops.items():
             print(f"{name}, repeat {repeat + 1} of {options.repeats} …", file=sys.stderr)
-            rates[name].append(loop(config, part))
+            rates[name].append(loop())
     best = {name: max(values) for name, values in rates.items()}
-    print(f"{options.data}, {count // config.batch_size} steps of {config.batch_size}, "
+    print(f"{options.data}, {len(part) // config.batch_size} steps of {config.batch_size}, "
           f"{torch.get_num_threads()} threads, torch {torch.__version__}")  # fmt: skip
     for name, value in best.items():
         print(f"{name:>6}: {value:7,.0f} images/s")
     print(f" ratio: {best['ours'] / best['usual']:.2f}")
-
-    held_out = {split: evaluation_split(config, split) for split in ("validation", "test")}
-    training = Training(config, whole, held_out, torch.device("cpu"))
-    began = time.perf_counter()
-    training.run_epoch()
-    print(f" epoch: {time.perf_counter() - began:.1f} s with validation and test")
     print(f"memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB at most")
 
 

@@ -23,10 +23,16 @@ DIGITS = np.arange(CLASSES)
 
 
 class Answers(NamedTuple):
-    """What a finished run answered: predicted and true classes, int64 (N,)."""
+    """What a finished run answered.
+
+    Attributes:
+        predicted, labels: predicted and true classes, int64 (N,).
+        margin: of the runs of question (e), logit of 1 minus logit of 2, float16 (N,).
+    """
 
     predicted: np.ndarray
     labels: np.ndarray
+    margin: np.ndarray | None = None
 
 
 def answered(run: str | runs.RunConfig, data_name: str, split: str = "test") -> Answers:
@@ -41,12 +47,13 @@ def answered(run: str | runs.RunConfig, data_name: str, split: str = "test") -> 
             f"The answers of {run.id} on {data_name}'s {split} split are not kept: choose one of "
             "digitcnn.runs.kept_answers."
         )
-    predicted = checkpoints.answers(run)[f"{data_name}-{split}-answer"].astype(np.int64)
+    kept = checkpoints.answers(run)
+    predicted = kept[f"{data_name}-{split}-answer"].astype(np.int64)
     division = run.split if data_name == run.data else "pooled"
     labels = data.labels(data_name).labels[data.split_indices(data_name, division)[split]]
     if run.class_counts:
         labels = labels[np.isin(labels, [digit for digit, _ in run.class_counts])]
-    return Answers(predicted, labels)
+    return Answers(predicted, labels, kept.get(f"{data_name}-{split}-margin"))
 
 
 def confusion(p: Predictions | Answers) -> np.ndarray:

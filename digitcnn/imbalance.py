@@ -76,8 +76,7 @@ def _training_images(run: RunConfig) -> data.Split:
 def scores(run: RunConfig, name: str, split: str = "test") -> Scores:
     """What a run says of a data set's digits 1 and 2 (test of both, validation of its own)."""
     found = answered(run, name, split)
-    margin = checkpoints.answers(run)[f"{name}-{split}-margin"].astype("f4")
-    return Scores(margin, found.predicted, found.labels)
+    return Scores(found.margin.astype("f4"), found.predicted, found.labels)
 
 
 @store.stored(

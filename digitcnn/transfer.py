@@ -13,14 +13,12 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from sklearn.metrics import precision_recall_fscore_support
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
-from . import data, files, predictions, runs, stats, store
+from . import data, evaluation, files, predictions, runs, stats, store
 from .evaluation import answered
-from .model import CLASSES
-from .representation import DIGITS, SEED
+from .representation import SEED
 from .sources import NAMES
 from .training import predict_logits
 
@@ -29,14 +27,10 @@ EXAMPLES = (0, 2, 3, 4, 6, 7, 8)  # digits that show a control
 
 def per_class(model: str, name: str) -> pd.DataFrame:
     """``precision``, ``recall`` and number of ``samples`` and ``predictions`` of each class."""
-    found = predictions.predict(model, name)
-    precision, recall, _, samples = precision_recall_fscore_support(
-        found.labels, found.predicted, labels=DIGITS, zero_division=0
-    )
-    said = np.bincount(found.predicted, minlength=CLASSES)
-    return pd.DataFrame(
-        {"precision": precision, "recall": recall, "samples": samples, "predictions": said}
-    ).rename_axis("class")
+    counts = evaluation.confusion(answered(model, name))
+    scores = stats.class_scores(counts)
+    frame = pd.DataFrame({column: scores[column] for column in ("precision", "recall")})
+    return frame.assign(samples=counts.sum(1), predictions=counts.sum(0)).rename_axis("class")
 
 
 def cross_dataset() -> pd.DataFrame:

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from digitcnn import report, runs
+from digitcnn.stats import Difference
 
 NARROW = "\u202f"
 
@@ -34,6 +35,14 @@ NARROW = "\u202f"
         (report.points(-0.00001), "0.00"),
         (report.points(0.0), "0.00"),
         (report.points(-0.00001, 3), "\u22120.001"),
+        (report.percent(math.nan), "–"),
+        (report.signed(-0.204), "\u22120.20"),
+        (report.signed(-0.0001), "0.00"),
+        (report.difference(Difference(0.0031, 0.001, 0.0052, 0.01)), "+0.31 (+0.10 to +0.52)"),
+        (report.difference(Difference(-0.02, math.nan, math.nan, 1.0), 1), "\u22122.0"),
+        (report.listed(["a", "b", "c"]), "a, b and c"),
+        (report.listed(["a"]), "a"),
+        (report.listed([]), "none"),
         (report.times((3.21, 2.8, 3.7)), "3.2 (2.8 to 3.7)"),
         (report.times((math.nan, 0, 0)), "–"),
         (report.p_value(0.0123), "p = 0.012"),

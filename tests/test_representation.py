@@ -8,8 +8,9 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("umap")
 
-from digitcnn import files, predictions, representation, runs, transfer  # noqa: E402
+from digitcnn import data, files, predictions, representation, runs, store, transfer  # noqa: E402
 from digitcnn import representation_figures as drawn  # noqa: E402
+from digitcnn.evaluation import Answers  # noqa: E402
 from digitcnn.predictions import Predictions  # noqa: E402
 from digitcnn.representation import MAPS, NAMES, OTHER, Map  # noqa: E402
 
@@ -23,7 +24,8 @@ def synthetic(monkeypatch, tmp_path):
     """Models that separate their own classes but 3 and 5, and read every foreign digit as 7."""
     monkeypatch.setenv("DIGITCNN_ROOT", str(tmp_path))
     monkeypatch.setenv("DIGITCNN_PROFILE", "quick")
-    monkeypatch.setattr(predictions, "depends_on", lambda run, name, split: {"of": [name, split]})
+    monkeypatch.setattr(store, "digest_of", lambda token: f"digest of {token}")
+    monkeypatch.setattr(store.Stored, "_provide", staticmethod(lambda tokens: None))
 
     def predict(model, name, split="test"):
         said = LABELS.copy() if model == name else np.full_like(LABELS, 7)
@@ -31,23 +33,27 @@ def synthetic(monkeypatch, tmp_path):
             said[np.flatnonzero(LABELS == 3)[:6]] = 5
         confidence = 9 if model == name else 1
         logits = (confidence * np.eye(10)[said]).astype(np.float32)
-        return Predictions(logits, LABELS, np.arange(len(LABELS)))
+        return Predictions(logits, said, LABELS, np.arange(len(LABELS)))
 
     def features(model, name, split="test", trained=True):
         random = np.random.default_rng([len(model), len(split), trained, model == name])
         noise = random.random((len(LABELS), 128), dtype=np.float32)
         if not trained:
-            return noise
+            return {"features": noise}
         centres = np.eye(128, dtype=np.float32)[:10]
         centres[5] = 0.7 * centres[5] + 0.5 * centres[3]
-        return (noise if model == name else 4 + noise) + (
-            8 * centres[LABELS] if model == name else 0
-        )
+        own = model == name
+        return {"features": noise + 8 * centres[LABELS] if own else 4 + noise}
+
+    def answered(model, name, split="test"):
+        found = predict(model, name, split)
+        return Answers(found.predicted, found.labels)
 
     monkeypatch.setattr(predictions, "predict", predict)
     monkeypatch.setattr(predictions, "features", features)
     places = np.random.default_rng(0).normal(size=(len(LABELS), 2)) + 20 * np.eye(10)[LABELS][:, :2]
-    monkeypatch.setattr(representation, "coordinates", lambda shown: places)
+    monkeypatch.setattr(representation, "layout", lambda features: places.astype("f2"))
+    monkeypatch.setattr(transfer, "answered", answered)
 
 
 def test_maps_cover_what_is_asked():
@@ -77,21 +83,21 @@ def test_quality_sees_training_and_is_kept(synthetic, monkeypatch):
     assert np.array_equal(again, trained)
 
 
-def test_results_depend_on_their_code(synthetic):
-    made = []
+def test_stored_results_name_what_they_are_made_from():
+    """What a result reads has a token, and what it calls counts."""
+    from digitcnn import reach
 
-    def make():
-        made.append(1)
-        return {"x": np.zeros(1)}
-
-    def one():
-        """Docstrings do not count."""
-        return 1
-
-    for code in ([representation.layout, 15], [representation.layout, 15], [transfer.grey, 15],
-                 [transfer.grey, 16]):  # fmt: skip
-        representation.cached("representation/x", [{"a": 1}], code, make)
-    assert len(made) == 3
+    shown = Map("mnist", ("mnist", "svhn"))
+    expected = ["weights mnist", "images mnist test pooled", "images svhn test pooled"]
+    assert representation.coordinates._inputs(shown) == expected
+    assert f"result umap/{shown.name}" in representation.fold_quality._inputs(shown)
+    assert "images mnist validation pooled" in representation.distances._inputs("mnist")
+    for stored, reached in (
+        (representation.coordinates, {"layout", "NEIGHBOURS", "extract_features", "untrained"}),
+        (representation.distances, {"DISTANCE_RANK", "extract_features", "OTHER"}),
+        (transfer.control_answers, {"coloured_ground", "shrunk", "_random", "predict_logits"}),
+    ):
+        assert reached <= set(reach.digests((stored.root,), without=store.NOT_CODE))
 
 
 def test_pairs_count_every_error_once_and_find_the_close_pair(synthetic):
@@ -107,15 +113,15 @@ def test_pairs_count_every_error_once_and_find_the_close_pair(synthetic):
 
 
 def test_errors_lie_where_their_features_say(synthetic):
-    found = representation.error_neighbours("mnist")  # six 3s, among the 3s, are read as 5
+    found = representation.error_majorities("mnist")  # six 3s, among the 3s, are read as 5
     assert found == {"predicted": 0, "true": 1}
 
 
 def test_pair_correlation_without_any_error(synthetic, monkeypatch):
-    perfect = Predictions(np.eye(10)[LABELS], LABELS, np.arange(len(LABELS)))
+    perfect = Predictions(np.eye(10)[LABELS], LABELS, LABELS, np.arange(len(LABELS)))
     monkeypatch.setattr(predictions, "predict", lambda *_: perfect)
     assert np.isnan(representation.pair_correlation("mnist")).all()
-    assert np.isnan(list(representation.error_neighbours("mnist").values())).all()
+    assert np.isnan(list(representation.error_majorities("mnist").values())).all()
 
 
 def test_mixture_tells_apart_what_is_apart(synthetic):
@@ -129,7 +135,7 @@ def test_detection_is_oriented_and_bounded(synthetic):
     frame = representation.detection("mnist")
     assert list(frame.index) == ["probability", "energy", "distance"]
     assert (frame["auroc"] > 0.99).all() and (frame["accepted"] < 0.01).all()
-    own, other = representation.known_scores("mnist")["distance"]
+    own, other = representation.ood_scores("mnist")["distance"]
     assert own.max() <= 0 and own.mean() > other.mean()
 
 
@@ -146,12 +152,6 @@ def test_cross_dataset_writes_the_table(synthetic):
     assert foreign["precision"].tolist() == pytest.approx([0.01, 0.01])
     own = frame[frame["model"] == frame["data"]]
     assert own["accuracy"].tolist() == pytest.approx([0.98, 0.98])
-
-
-def test_accuracy_interval_is_wilsons():
-    low, high = transfer.accuracy_interval(0.5, 100)
-    assert (low, high) == pytest.approx((0.4038, 0.5962), abs=1e-4)
-    assert transfer.accuracy_interval(1.0, 10)[1] == 1
 
 
 @pytest.fixture
@@ -226,16 +226,54 @@ def test_maps_are_rasterised():
     plt.close(figure)
 
 
-def _kept() -> bool:
-    return files.cache_path("results", "cross_dataset.csv").is_file()
+def test_training_controls_are_held_against_plain_by_seed(monkeypatch):
+    """A setting that turns a tenth of the answers right, with every seed."""
+    monkeypatch.delenv("DIGITCNN_PROFILE", raising=False)
+
+    def answered(run, name, split="test"):
+        random, said = np.random.default_rng(run.seed), (LABELS + 1) % 10
+        right = 30 if run.name == "mnist-transfer-plain" else 60 if "all" in run.name else 31
+        right = random.permutation(len(LABELS))[: right + run.seed - 42]
+        said[right] = LABELS[right]
+        return Answers(said, LABELS)
+
+    monkeypatch.setattr(transfer, "answered", answered)
+    table = transfer.training_controls()
+    assert len(table) == len(runs.TRANSFER) * 2 * len(runs.TRANSFER_SEEDS)
+    assert list(dict.fromkeys(table["setting"])) == list(runs.TRANSFER)
+    effects = transfer.training_effects("accuracy")
+    assert list(effects.index) == [name for name in runs.TRANSFER if name != "plain"]
+    assert effects.loc["all", "value"] == pytest.approx(0.1)
+    assert effects.loc["all", "beyond"]
 
 
-@pytest.mark.skipif(not _kept(), reason="no results of this profile yet")
-def test_kept_results_are_whole():
+def test_models_of_every_seed_are_shown_both_test_splits(synthetic, monkeypatch):
+    def answered(run, name, split="test"):
+        return Answers(LABELS if run.data == name else np.full_like(LABELS, 7), LABELS)
+
+    monkeypatch.setattr(transfer, "answered", answered)
+    table = transfer.by_seed()
+    assert len(table) == 2 * 2 * len(runs.QUICK_SEEDS)
+    assert set(table.loc[table["model"] == table["data"], "accuracy"]) == {1.0}
+    assert table.loc[table["model"] != table["data"], "recall"].tolist() == [0.1] * 4
+
+
+@pytest.fixture
+def kept(monkeypatch):
+    """The committed results of the full profile."""
+    monkeypatch.setenv("DIGITCNN_PROFILE", "full")
+    monkeypatch.setenv("DIGITCNN_TRAIN", "never")
+    monkeypatch.delenv("DIGITCNN_ROOT", raising=False)
+    if any(runs.stale(runs.get(name)) for name in NAMES):
+        pytest.skip("frozen from the grid of 24 November")
+    if any(store.stale(representation.coordinates.path(shown)) for shown in MAPS):
+        pytest.skip("the maps of the present models are not made yet")
+
+
+def test_kept_results_are_whole(kept):
     for shown in MAPS:
-        with np.load(files.cache_path("umap", f"{shown.name}.npz")) as archive:
-            points = archive["xy"]
-        counts = [runs.manifest(name)["split"]["test"]["images"] for name in shown.data]
+        points = representation.coordinates.load(shown)["xy"]
+        counts = [runs.split_sizes(name)["test"]["images"] for name in shown.data]
         assert points.shape == (sum(counts), 2) and np.isfinite(points).all()
     with files.cache_path("results", "cross_dataset.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -245,3 +283,11 @@ def test_kept_results_are_whole():
         assert float(row["accuracy"]) == pytest.approx(1 - found.wrong.mean())
         shares = [float(row[column]) for column in COLUMNS[2:]]
         assert all(0 <= share <= 1 for share in shares)
+
+
+def test_examples_of_controls_show_one_image_of_each_class(sandbox):
+    found = transfer.examples("svhn")
+    assert list(found) == list(transfer.CONTROLS["svhn"])
+    split = data.load("svhn", "test")
+    first = [int((split.labels == digit).nonzero()[0]) for digit in transfer.EXAMPLES]
+    assert np.array_equal(found["unchanged"], split.images[first].numpy())

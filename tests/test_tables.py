@@ -1,79 +1,88 @@
-"""Tables of chapter 2: the second round of experiments."""
+"""Tables of chapter 2: experiments against the recipe, the official division, the gap."""
 
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
+from finished import finish
 
 from digitcnn import checkpoints, data, files, runs, tables
+from digitcnn.files import DigitcnnError
 
 
-def test_errors_are_those_on_images_not_learned_from(sandbox):
-    run = runs.get(runs.contender("mnist", {}).id)
-    wrong = tables.unseen_errors(run)
-    train, validation = (data.load("mnist", split) for split in ("train", "validation"))
-    assert len(wrong) == len(train) - run.train_size + len(validation)
-    # The validation split is last, and the errors on it are those of the run's own metrics.
-    accuracy = checkpoints.history(run)["validation"]["accuracy"].iloc[-1]
-    assert wrong[-len(validation) :].mean() == pytest.approx(1 - accuracy, abs=1e-6)
-    assert files.cache_path("results", f"unseen-{run.id}.npz").is_file()
+@pytest.fixture
+def measured(monkeypatch):
+    """Every run of the registry with a validation accuracy by its setting and seed."""
+    monkeypatch.delenv("DIGITCNN_PROFILE", raising=False)
+
+    def history(run):
+        setting = run.name.split("-exp-")[1]
+        accuracy = 0.9 + 0.001 * run.seed + {"gelu": 0.05, "tanh": -0.2}.get(setting, 0.0)
+        noise = np.random.default_rng([len(setting), run.seed]).normal(0, 0.001)
+        accuracy += noise if setting != "recipe" else 0
+        return {"validation": pd.DataFrame({"accuracy": [0.1, accuracy]})}
+
+    monkeypatch.setattr(checkpoints, "history", history)
+    monkeypatch.setattr(checkpoints, "record", lambda run: {"seconds_per_epoch": 1.0})
 
 
-def test_verdicts_of_the_second_round_follow_from_the_images(sandbox, monkeypatch):
-    """The first setting errs on 100 images, the others on more, fewer, or hardly other ones."""
-    data.pool("mnist")
-    shifts = dict(zip((runs.contender("mnist", c).id for c in runs.CONTENDERS),
-                      (0, 60, -60, 4, 9, -9), strict=True))  # fmt: skip
-    wrong = {}
-    for name, shift in shifts.items():
-        wrong[name] = np.zeros(1000, bool)
-        wrong[name][: 100 + shift] = True
-    monkeypatch.setattr(tables, "unseen_errors", lambda run: wrong[run.id])
-    monkeypatch.setattr(checkpoints, "record", lambda run: {"seconds": 1.0})
-    table = tables.contest("mnist").set_index("setting")
-    assert table["wrong"].is_monotonic_increasing and table["start"].sum() == 1
-    assert table.loc[table["start"], "more"].tolist() == [0]
-    for change, shift in zip(runs.CONTENDERS, shifts.values(), strict=True):
-        row = table.loc[tables.contender_label(change)]
-        assert row["more"] == shift and row["noise"] == pytest.approx(abs(shift) ** 0.5)
-        expected = "equal" if abs(shift) <= 4 else "worse" if shift > 0 else "better"
-        assert row["verdict"] == expected
+def test_an_experiment_holds_the_recipe_first_and_every_seed(measured):
+    for group, settings in runs.EXPERIMENTS.items():
+        table = tables.experiment(group)
+        assert len(table) == 2 * 3 * (1 + len(settings))
+        assert table["recipe"].tolist() == [True] * 6 + [False] * 6 * len(settings)
+        assert table["setting"].nunique() == 1 + len(settings)
+    with pytest.raises(DigitcnnError, match="no experiment 'colour'"):
+        tables.experiment("colour")
 
 
-def test_the_long_runs_are_held_against_each_other_on_validation(sandbox):
-    table = tables.long_runs("mnist").set_index("run")
-    assert list(table.index) == ["mnist-relu", "mnist"]
-    wrong = {run: tables.unseen_errors(run) for run in table.index}
-    size = len(data.load("mnist", "validation"))
-    for run, row in table.iterrows():
-        assert len(wrong[run]) == size  # all of the training split was learned from
-        assert row["wrong"] == wrong[run].sum()
-        assert row["validation"] == pytest.approx(1 - row["wrong"] / size, abs=1e-6)
-        history = checkpoints.history(run)
-        assert row["test"] == history["test"]["accuracy"].iloc[-1]
-    assert table["more"].tolist() == [0, wrong["mnist"].sum() - wrong["mnist-relu"].sum()]
-    assert table["noise"].iloc[1] ** 2 == pytest.approx(
-        (wrong["mnist"] != wrong["mnist-relu"]).sum()
-    )
-    assert table["activation"].tolist() == ["ReLU", "GELU"]
+def test_settings_are_compared_with_the_recipe_seed_by_seed(measured):
+    table = tables.experiment_effects()
+    assert len(table) == 2 * sum(map(len, runs.EXPERIMENTS.values()))
+    rows = table.set_index(["data", "setting"])
+    assert rows.index.is_unique
+    for name in runs.DATA:
+        assert rows.loc[(name, "GELU"), "value"] == pytest.approx(0.05, abs=0.003)
+        assert rows.loc[(name, "tanh"), "value"] == pytest.approx(-0.2, abs=0.003)
+        # The seeds' own differences cancel, so these two are clear; of the others, few are.
+        assert rows.loc[(name, "tanh"), "beyond"]
+        others = rows.loc[name].drop(["GELU", "tanh"])
+        assert (others["value"].abs() < 0.005).all() and not others["beyond"].any()
 
 
-def test_the_choice_made_the_fewest_errors_of_the_second_round(monkeypatch):
-    monkeypatch.setenv("DIGITCNN_PROFILE", "full")
-    monkeypatch.setenv("DIGITCNN_TRAIN", "never")
-    monkeypatch.delenv("DIGITCNN_ROOT", raising=False)
-    for name, main in runs.MAIN.items():
-        assert tables.contest(name)["setting"].iloc[0] == tables.contender_label(runs.CHOICE)
-        changed = {k: v for k, v in vars(main).items() if v != vars(runs.REVISED[name])[k]}
-        assert changed.keys() == {"name", *runs.CHOICE}
+def test_every_setting_has_a_name_of_its_own():
+    names = [tables.label(setting) for group in runs.EXPERIMENTS.values() for setting in group]
+    names += [tables.recipe_label(group) for group in ("optimizer", "batch-size", "activation")]
+    assert len(names) == len(set(names))
+    assert {"SGD 0.2", "RMSprop 0.001", "batch 64", "no batch norm, rate 0.0125"} <= set(names)
+    assert {"leaky ReLU", "no weight averaging", "dropout 0.3", "width × 0.5"} <= set(names)
+    assert set(tables.GROUP_TITLES) == set(runs.EXPERIMENTS)
 
 
-def test_the_second_round_tries_what_led_the_first(monkeypatch):
-    monkeypatch.setenv("DIGITCNN_PROFILE", "full")
-    monkeypatch.setenv("DIGITCNN_TRAIN", "never")
-    monkeypatch.delenv("DIGITCNN_ROOT", raising=False)
-    ahead = tables.verdicts().query("verdict == 'worse'")
-    tried = tuple(tables.contender_label(change) for change in runs.LEADERS)
-    for leader in ahead["alternative"]:
-        assert any(label in (leader, f"batch {leader}") for label in tried), leader
-    assert len(ahead)
+def test_the_gap_is_between_clean_training_images_and_test(sandbox, monkeypatch):
+    finish("mnist")
+    found = tables.generalisation_gap("mnist")
+    model, part = checkpoints.load_model("mnist"), data.load("mnist", "train")
+    said = tables.predict_logits(model, part.images).argmax(1)
+    assert found["train"] == pytest.approx((said == part.labels).double().mean().item())
+    assert found["gap"] == pytest.approx(found["train"] - found["test"])
+    assert files.cache_path("results", "train-mnist.npz").is_file()
+    monkeypatch.setattr(tables, "predict_logits", None)  # from here on, only what was kept
+    assert tables.generalisation_gap("mnist") == found
+
+
+def test_official_results_are_on_the_official_test_set(sandbox):
+    for name in runs.DATA:
+        finish(runs.official(name).id)
+    table = tables.official_results().set_index(["data", "split"])
+    for name in runs.DATA:
+        row = table.loc[(name, "test")]
+        assert row["images"] == data.labels(name).official_test.sum()
+        assert row["low"] <= row["accuracy"] == 1 - row["wrong"] / row["images"] <= row["high"]
+
+
+def test_the_configuration_is_the_recipe():
+    table = dict(tables.configuration().to_numpy())
+    assert table["activation"] == "ReLU" and table["learning rate"].startswith("one cycle, peak")
+    assert ("augmentation, SVHN" in table) and ("augmentation, MNIST" in table)
