@@ -7,22 +7,19 @@ stored result anew.
 
 from __future__ import annotations
 
-import io
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 import numpy as np
-from PIL import Image, ImageOps
 from torch import Tensor
 
-from . import data, files, predictions, runs, sources
+from . import data, files, pictures, predictions, preparation, rejection, runs, sources
 from .files import DigitcnnError
 from .model import CLASSES
 from .sources import NAMES, TITLES
 
 NEAREST = 15  # samples that say where a picture belongs in a map
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 MAP_SIZE = 1000  # places in a map are whole numbers from 0 to this
 
 
@@ -105,12 +102,13 @@ class Answers:
             sample |= {"data": name, "position": position, "label": int(split.labels[position])}
         return {"samples": samples, "among": len(among)}
 
-    def picture(self, picture: Image.Image) -> dict:
-        """What `predictions.to_images` makes of a picture, and both models' answers.
+    def picture(self, picture: pictures.Picture, how: str = "auto") -> dict:
+        """Both models' answers to a picture prepared for each, or ``none``, taken whole.
 
-        In each model's own map the picture stands in the median ``place`` of the ``near`` test
-        samples, those with the nearest logits: the features are not stored, and the logits are
-        a linear image of them.
+        Each answer has the ``pixels`` that the network got, a ``note``, and whether the picture is
+        ``blank`` or ``unlike`` a digit. In each model's own map it stands in the median ``place``
+        of the ``near`` test samples, those with the nearest logits: the features are not stored,
+        and the logits are a linear image of them.
         """
 
         def likely_place(model: str, i: int, logits: np.ndarray) -> dict:
@@ -120,15 +118,27 @@ class Answers:
             near = self.part(f"map {model} {model}")["points"][np.argsort(distance)[:NEAREST]]
             return {"map": model, "place": np.median(near, axis=0).tolist(), "near": near.tolist()}
 
-        return self._read(predictions.to_images(picture), likely_place)[0]
+        found = {"note": picture.note, "answers": {}}
+        for name, (digit,) in preparation.prepare_for(NAMES, picture.pixels, how).items():
+            image = torch.from_numpy(digit.image[None])
+            about = {"pixels": digit.image, "note": digit.note, "box": digit.box}
+            for answer in self._read(image, likely_place, [name])[0]["answers"].values():
+                found["answers"][name] = answer | about | {"blank": digit.blank}
+        return found
 
-    def _read(self, images: Tensor, place: Callable[[str, int, np.ndarray], dict]) -> list[dict]:
+    def _read(
+        self,
+        images: Tensor,
+        place: Callable[[str, int, np.ndarray], dict],
+        names: Iterable[str] = NAMES,
+    ) -> list[dict]:
         """``pixels`` and ``answers`` by model of uint8 images (N, 3, 32, 32), computed now."""
         found = [{"pixels": image, "answers": {}} for image in images.numpy()]
-        for name in NAMES:
+        for name in names:
             if model := self._ready.get(f"model {name}"):
                 for i, logits in enumerate(predictions.predict_logits(model, images).cpu().numpy()):
                     answer = {"probabilities": predictions.softmax(logits).tolist()}
+                    answer["unlike"] = bool(rejection.unlike(logits, name))
                     found[i]["answers"][name] = answer | place(name, i, logits)
         return found
 
@@ -178,17 +188,3 @@ def refuse(kept: str) -> None:
     raise DigitcnnError(
         f"cache/{kept}.npz is missing or of another model: `make report` makes it again."
     )
-
-
-def opened(content: bytes) -> Image.Image:
-    """A picture file's content as people see it, upright. Raises `DigitcnnError`."""
-    try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            if image.width * image.height > predictions.MAX_PIXELS:
-                raise DigitcnnError(
-                    f"The picture has {image.width} x {image.height} pixels: give one of at most "
-                    f"{predictions.MAX_PIXELS // 1_000_000} million."
-                )
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Warning, Image.DecompressionBombError) as error:
-        raise DigitcnnError("The file is no readable picture: give a PNG or JPEG file.") from error

@@ -245,3 +245,19 @@ def experiment(results: pd.DataFrame) -> Figure:
         if results[results["setting"] == setting]["recipe"].any():
             text.set_weight("bold")
     return figure
+
+
+def preparation(stages: dict[str, np.ndarray]) -> Figure:
+    """The steps of a picture's preparation, a panel each.
+
+    Args:
+        stages: title to an array (H, W) or (H, W, 3), as `preparation.preparation_steps` gives.
+    """
+    figure, axes = plt.subplots(1, len(stages), figsize=(WIDTH, 1.7))
+    for axis, (title, stage) in zip(axes, stages.items(), strict=True):
+        top = 255 if stage.dtype == np.uint8 else 1
+        axis.imshow(stage, cmap="gray", vmin=0, vmax=top)
+        axis.set_title(title, fontsize=8)
+        axis.set(xticks=[], yticks=[])
+        axis.grid(visible=False)
+    return figure

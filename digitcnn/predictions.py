@@ -1,115 +1,28 @@
 """Predictions: what trained models say about images; computed once, cached under their keys.
 
-Works from ``models/`` alone: `load` a model, turn any picture into the input format with
-`to_images`, ask for `probabilities`. Over whole splits, logits are kept with
-each run (``cache/answers/``, committed) and features in ``cache/local/features/`` (large, made
-again when needed).
+Works from ``models/`` alone: `load` a model, ask for `probabilities` of pictures in any form that
+`pictures.to_images` takes. Over whole splits, logits are kept with each run (``cache/answers/``,
+committed) and features in ``cache/local/features/`` (large, made again when needed).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from . import checkpoints, data, runs, store
 from .files import DigitcnnError
 from .model import DigitCNN
+from .pictures import to_images
 from .training import EVALUATION_BATCH, float32, predict_logits, to_unit
-
-SIZE = 32
-MAX_PIXELS = 50_000_000
 
 
 def load(run: str | runs.RunConfig) -> DigitCNN:
     """The trained model of a run from ``models/`` alone; see `checkpoints.load_model`."""
     return checkpoints.load_model(run)
-
-
-def to_images(pictures: object) -> Tensor:
-    """Pictures in the networks' input format: uint8 (N, 3, 32, 32).
-
-    Args:
-        pictures: a path, PIL image, array or tensor, or a sequence of them. Arrays are (H, W),
-            (H, W, C) or (C, H, W) with 1, 3 or 4 channels, or a batch (N, 3, H, W); integers in
-            0 to 255 or fractions in [0, 1].
-
-    A picture of 28 x 28 is zero-padded, as MNIST is; any other is padded to a square with its
-    border pixels and resized to 32 x 32 (antialiased bicubic). Raises `DigitcnnError`.
-    """
-    if isinstance(pictures, str | Path | Image.Image):
-        pictures = [pictures]
-    elif isinstance(pictures, np.ndarray | Tensor):
-        pictures = list(pictures) if pictures.ndim == 4 else [pictures]
-    elif not isinstance(pictures, Sequence):
-        raise DigitcnnError(
-            f"A {type(pictures).__name__} is no picture: give a file name, an array or a tensor."
-        )
-    if not len(pictures):
-        raise DigitcnnError("No picture was given: name at least one.")
-    return torch.from_numpy(np.stack([_to_image(picture) for picture in pictures]))
-
-
-def _to_image(picture: object) -> np.ndarray:
-    pixels = _rgb_pixels(picture)
-    height, width = pixels.shape[:2]
-    if (height, width) == (28, 28):
-        pixels = np.pad(pixels, ((2, 2), (2, 2), (0, 0)))
-    elif (height, width) != (SIZE, SIZE):
-        side = max(height, width)
-        top, left = (side - height) // 2, (side - width) // 2
-        margins = ((top, side - height - top), (left, side - width - left), (0, 0))
-        square = Image.fromarray(np.pad(pixels, margins, mode="edge"))
-        pixels = np.asarray(square.resize((SIZE, SIZE), Image.Resampling.BICUBIC))
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
-
-
-def _rgb_pixels(picture: object) -> np.ndarray:
-    """One picture as uint8 (H, W, 3)."""
-    if isinstance(picture, str | Path):
-        return _read_file(Path(picture))
-    if isinstance(picture, Image.Image):
-        return np.array(picture.convert("RGB"))
-    if isinstance(picture, Tensor):
-        picture = picture.detach().cpu().numpy()
-    array = np.asarray(picture)
-    if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] not in (1, 3, 4):
-        array = array.transpose(1, 2, 0)
-    if array.ndim == 2:
-        array = array[:, :, None]
-    if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or 0 in array.shape:
-        raise DigitcnnError(
-            f"An array of shape {np.shape(picture)} is no picture: give (H, W), (H, W, C) or "
-            "(C, H, W) with 1, 3 or 4 channels."
-        )
-    if np.issubdtype(array.dtype, np.floating):
-        if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
-            raise DigitcnnError("A picture of fractions must lie in [0, 1]: divide it by 255.")
-        array = np.rint(array * 255)
-    elif array.dtype != bool and (array.min() < 0 or array.max() > 255):
-        raise DigitcnnError("A picture of whole numbers must lie in 0 to 255.")
-    array = (array * 255 if array.dtype == bool else array).astype(np.uint8)
-    return np.repeat(array, 3, axis=2) if array.shape[2] == 1 else array[:, :, :3]
-
-
-def _read_file(path: Path) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise DigitcnnError(
-                    f"{path.name} has {image.width} x {image.height} pixels: give one of at most "
-                    f"{MAX_PIXELS // 1_000_000} million."
-                )
-            return np.array(image.convert("RGB"))
-    except FileNotFoundError:
-        raise DigitcnnError(f"There is no file {path}: check its name.") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DigitcnnError(f"{path} is no readable picture: give a PNG or JPEG file.") from error
 
 
 def probabilities(model: DigitCNN, pictures: object) -> np.ndarray:

@@ -93,7 +93,7 @@ class Handler(BaseHTTPRequestHandler):
         self._answer({f"/api/{name}": route for name, route in routes.items()})
 
     def do_POST(self) -> None:
-        """Receive a picture file, and send both models' answers."""
+        """Receive a picture file, and send both models' answers; ``prepare`` is auto or none."""
         self._answer({"/api/picture": self._picture})
 
     def _answer(self, routes: dict) -> None:
@@ -161,9 +161,9 @@ class Handler(BaseHTTPRequestHandler):
                 f"The file is too large: give one of at most {LIMIT // 1_000_000} MB.",
             )
         content, answers = self.rfile.read(int(length)), self._answers()
-        from .answers import opened
+        from . import pictures
 
-        return answers.picture(opened(content))
+        return answers.picture(pictures.read(content), query.get("prepare", "auto"))
 
     def _send_json(self, status: int, value: dict) -> None:
         text = json.dumps(value, default=_plain, allow_nan=False)

@@ -76,8 +76,9 @@ const percent = share => share > .9995 ? "> 99.9 %" : share && share < .0005 ? "
 
 function show() {
   const item = seen[view];
-  $("seen").hidden = !item;
-  if (item) {
+  $("seen").hidden = !item || view !== "samples";
+  $("how").hidden = view === "samples";
+  if (!$("seen").hidden) {
     $("pixels").src = item.pixels;
     $("caption").textContent = item.caption;
     $("pixels").alt = item.caption;
@@ -86,14 +87,20 @@ function show() {
 }
 
 function answer(card, model, item) {
-  const said = item && item.answers[model], [big, words] = card.querySelector(".answer").children;
+  const found = item && item.answers[model], said = found && !found.blank ? found : null;
+  const [big, words] = card.querySelector(".answer p").children, got = card.querySelector(".answer img");
   const shares = said ? said.probabilities : Array(10).fill(0), digit = said ? most(shares) : null;
   const known = item && "label" in item, right = known && digit === item.label;
+  const unlike = said && !known && said.unlike;
+  got.hidden = !found || !found.pixels;
+  if (!got.hidden) got.src = found.pixels;
   big.textContent = digit ?? "–";
-  words.textContent = !said ? "" : !known ? `${percent(shares[digit])} sure` :
+  words.textContent = !said ? found ? "Blank: no ink was found" : "" :
+    unlike ? `Nothing like a digit (${percent(shares[digit])} sure)` : !known ? `${percent(shares[digit])} sure` :
     right ? `✓ right, ${percent(shares[digit])} sure` :
       `✗ wrong, ${percent(shares[digit])} sure; labelled ${item.label}`;
-  card.querySelector(".answer").className = "answer" + (said && known ? right ? " right" : " wrong" : "");
+  card.querySelector(".answer").className = "answer" + (unlike || found && !said ? " unlike" :
+    said && known ? right ? " right" : " wrong" : "");
   all(".bar", card).forEach((bar, k) => {
     bar.classList.toggle("said", k === digit);
     bar.classList.toggle("true", Boolean(known && k === item.label));
@@ -101,6 +108,8 @@ function answer(card, model, item) {
     bar.children[2].textContent = said ? percent(shares[k]) : "";
   });
   const name = said && said.map ? said.map : null, own = view === "samples" ? filter.data : model;
+  const notes = found ? [item.note, found.note].filter(note => note).join("; ") : "";
+  card.querySelector(".note").textContent = notes && `${notes[0].toUpperCase()}${notes.slice(1)}.`;
   card.querySelector(".missing").textContent = why(`model ${model}`) || why(`map ${model} ${own}`);
   const figure = card.querySelector(".map");
   figure.hidden = !name;
@@ -214,15 +223,17 @@ all("[data-data]").forEach(button => button.addEventListener("click", () => set(
 
 // Drawings and photographs ---------------------------------------------------------------------
 
-const SEES = "What the networks see:\n32 × 32 pixels", sent = { busy: false, next: null };
+const sent = { busy: false, next: null }, given = {};  // by view: the picture that was sent
+let prepare = "auto";
 
 async function send(kind, blob) {  // the newest picture wins
+  given[kind] = blob;
   if (sent.busy) return void (sent.next = [kind, blob]);
   sent.busy = true;
   try {
     if (blob.size > limit) throw new Error(`The file is too large: give one of at most ${limit / 1e6} MB.`);
-    const found = await ask("api/picture", { method: "POST", body: blob });
-    if (kind === "photo" || inked) seen[kind] = { ...found, caption: SEES };  // unless cleared meanwhile
+    const found = await ask(`api/picture?prepare=${prepare}`, { method: "POST", body: blob });
+    if (kind === "photo" || inked) seen[kind] = found;  // unless cleared meanwhile
     if (view === kind) notice();
   } catch (error) {
     delete seen[kind];
@@ -234,6 +245,14 @@ async function send(kind, blob) {  // the newest picture wins
   sent.next = null;
   if (next) await send(...next);
 }
+
+function how(name) {  // the digit found first, or the whole picture
+  prepare = name;
+  all("[data-prepare]").forEach(b => b.setAttribute("aria-pressed", b.dataset.prepare === name));
+  for (const kind of ["draw", "photo"]) if (seen[kind]) send(kind, given[kind]);
+}
+
+all("[data-prepare]").forEach(button => button.addEventListener("click", () => how(button.dataset.prepare)));
 
 const pad = $("pad"), ink = pad.getContext("2d", { willReadFrequently: true });
 let paper = "black", inked = false, last = null;
@@ -370,6 +389,7 @@ addEventListener("keydown", event => {
   else if (key === "d") open("draw");
   else if (key === "p") open("photo");
   else if (key === "c") clear();
+  else if (key === "f" && view !== "samples") how(prepare === "auto" ? "none" : "auto");
   else if (key === "l") theme();
 });
 
