@@ -6,7 +6,6 @@ theirs. Of several comparisons that answer one question, none counts before `hol
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -163,19 +162,16 @@ def spread(values: Iterable[float]) -> Spread:
 def difference(values: Iterable[float], reference: Iterable[float], paired: bool) -> Difference:
     """Mean of `values` less that of a `reference`, with Student's t; Welch's if not `paired`.
 
-    A p value that cannot be computed (a single seed) is 1; of seeds that all differ by the same,
-    which leaves nothing to compare with, the p value is 0 or, if they do not differ, 1.
+    Where there is no spread to judge it by (a single seed, or seeds that all differ by the same,
+    as small counts may), the p value is 1 and the interval unknown (nan).
     """
     a, b = (np.asarray(list(part), float) for part in (values, reference))
     value = float(a.mean() - b.mean())
-    with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
-        warnings.simplefilter("ignore", RuntimeWarning)  # of equal and of single values
-        test = stats.ttest_rel(a, b) if paired else stats.ttest_ind(a, b, equal_var=False)
-        low, high = test.confidence_interval(LEVEL)
-        p = float(test.pvalue)
-    if np.isnan(p):
-        p = 0.0 if value and min(len(a), len(b)) > 1 else 1.0
-    return Difference(value, float(low), float(high), p)
+    if (np.ptp(a - b) if paired else np.ptp(a) + np.ptp(b)) < 1e-12 or min(len(a), len(b)) < 2:
+        return Difference(value, float("nan"), float("nan"), 1.0)
+    test = stats.ttest_rel(a, b) if paired else stats.ttest_ind(a, b, equal_var=False)
+    low, high = test.confidence_interval(LEVEL)
+    return Difference(value, float(low), float(high), float(test.pvalue))
 
 
 def holm(p_values: Iterable[float]) -> np.ndarray:

@@ -96,10 +96,14 @@ def test_a_paired_difference_is_students():
     assert apart.value == pytest.approx(1.58) and apart.p == pytest.approx(0.07939, abs=1e-5)
 
 
-def test_differences_that_no_test_can_judge():
-    assert stats.difference([0.5], [0.4], paired=True).p == 1
-    assert stats.difference([0.5, 0.6], [0.5, 0.6], paired=True).p == 1
-    assert stats.difference([0.5, 0.75], [0.25, 0.5], paired=True).p == 0  # both by 0.25
+@pytest.mark.parametrize("paired", [True, False])
+def test_differences_that_no_test_can_judge(paired):
+    for values, reference in (([0.5], [0.4]), ([0.5, 0.5], [0.4, 0.4]), ([1, 1, 1], [1, 1, 1])):
+        found = stats.difference(values, reference, paired)
+        assert found.value == pytest.approx(values[0] - reference[0])
+        assert found.p == 1 and np.isnan(found.low) and np.isnan(found.high)
+    by_the_same = stats.difference([0.5, 0.75], [0.25, 0.5], paired)
+    assert by_the_same.value == 0.25 and (by_the_same.p == 1) == paired
 
 
 def test_holms_correction_is_the_published_one():
