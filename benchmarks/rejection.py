@@ -20,7 +20,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from digitcnn import data, pictures, predictions, preparation, rejection
+from digitcnn import pictures, predictions, preparation, rejection
 
 QUANTILE = 0.012  # of the validation images: leaves room to the 2 % promised of the test images
 COUNT = 200  # pictures of each kind
@@ -95,8 +95,7 @@ def main() -> None:
         model = predictions.load(name)
         scores = {}
         for split in ("validation", "test"):
-            logits = predictions.predict_logits(model, data.load(name, split).images)
-            scores[split] = rejection.score(logits.cpu().numpy())
+            scores[split] = rejection.score(predictions.predict(name, name, split).logits)
         threshold = float(np.floor(1000 * np.quantile(scores["validation"], QUANTILE)) / 1000)
         rejection.THRESHOLDS[name] = threshold
         print(f"{name}: threshold {threshold:.3f}", flush=True)

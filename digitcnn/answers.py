@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from . import data, files, pictures, predictions, preparation, rejection, runs, sources

@@ -11,6 +11,7 @@ and put into the middle by its centre of mass. For SVHN it is a square with a ma
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -33,9 +34,11 @@ FAINT, NEARBY = (
 EDGE = 0.4  # share of its own depth nearby at which ink begins
 SMOOTH = (0.5, 1.5)  # least and greatest standard deviation of the smoothing, in pixels
 BESIDE, ABOVE = 0.08, 0.35  # gaps between pieces of one digit, as shares of its longer side
+MOST = 40  # pieces that are looked at, those with most ink
 SPECK = 0.01  # ink of a piece that is ignored, as a share of the greatest piece's
 BOX = 20  # MNIST's
-STROKE = (2.0, 4.5)  # plausible widths in that box
+STROKE = (2.5, 4.5)  # plausible widths in that box
+GAP, SLACK = 7.0, 0.45  # in that box, for the pieces of a broken stroke
 SQUARE, WHOLE = 1.3, 0.7  # SVHN's square, of the digit's longer side; a digit that fills a picture
 PAPER = (225, 35)  # grey values of the ground and of the ink before the SVHN network
 GREY = np.float32([0.299, 0.587, 0.114])
@@ -273,7 +276,7 @@ def group(found: Look) -> None:
     above = np.full(count, ABOVE)
     grown = boxes + side / 2 * np.stack([-above, -beside, above, beside], 1)
     digits: list[list[int]] = []
-    for piece in np.flatnonzero(usable):
+    for piece in [piece for piece in np.argsort(-weight)[:MOST] if usable[piece]]:
         mine = [piece]
         while near := [each for each in digits if _overlap(grown, mine, each)]:
             for each in near:
@@ -296,18 +299,34 @@ def _overlap(boxes: np.ndarray, some: list[int], others: list[int]) -> bool:
 
 
 def strokes(found: Look, number: int) -> np.ndarray:
-    """The ink of a digit, float (h, w) in [0, 1], its strokes of a plausible width."""
+    """The ink of a digit, float (h, w) in [0, 1], whole and its strokes of a plausible width."""
     y, x = found.boxes[number]
     scale = BOX / max(y.stop - y.start, x.stop - x.start)
-    ink = np.pad(found.labels[y, x] == number, round(STROKE[0] / scale))
+    thin, thick = STROKE
+    ink = np.pad(found.labels[y, x] == number, round(2 * thin / scale))
     inside = ndimage.distance_transform_edt(ink)
     width = 4 * inside[ink].mean() * scale  # the mean distance to the edge is a quarter of it
-    thin, thick = STROKE
-    if width < thin:
-        grow = (thin - width) / 2 / scale
-        return np.clip(1 + grow - ndimage.distance_transform_edt(~ink), 0, 1)
-    shrink = max(0, width - thick) / 2 / scale
-    return np.clip(inside - shrink, 0, 1)
+    if width > thick:
+        return np.clip(inside - (width - thick) / 2 / scale, 0, 1)
+    grow = max(0, thin - width) / 2 / scale
+    return np.clip(1 + grow - ndimage.distance_transform_edt(~joined(ink, scale)), 0, 1)
+
+
+def joined(ink: np.ndarray, scale: float) -> np.ndarray:
+    """Ink bool (h, w) whose pieces are joined where a stroke was too thin to be seen.
+
+    Two pieces are joined where the way from one to the other is shortest, or longer by no more
+    than `SLACK`: a 6 of two arcs is joined above and below. `scale` is MNIST's box by pixels.
+    """
+    pieces, count = ndimage.label(ink, AROUND)
+    size = np.bincount(pieces.ravel())
+    large = [piece for piece in range(1, count + 1) if size[piece] > 0.1 * ink.sum()]
+    away = {piece: ndimage.distance_transform_edt(pieces != piece) for piece in large}
+    for one, other in itertools.combinations(large, 2):
+        way = away[one] + away[other]
+        if way.min() < GAP / scale:
+            ink = ink | (way <= way.min() + SLACK / scale)
+    return ink
 
 
 def trimmed(ink: np.ndarray) -> np.ndarray:

@@ -132,7 +132,8 @@ def test_unfinished_training_may_lie_elsewhere(sandbox, monkeypatch, tmp_path, c
     with pytest.raises(Interrupted):
         checkpoints.train(TINY)
     assert os.listdir(tmp_path / "elsewhere") == ["tiny.safetensors"]
-    assert status.saved_epoch(TINY) == 2 and not (sandbox / "_quick/cache/local/checkpoints").exists()
+    assert status.saved_epoch(TINY) == 2
+    assert not (sandbox / "_quick/cache/local/checkpoints").exists()
     checkpoints.train(TINY)
     assert count_epochs == [1, 2, 3] and not os.listdir(tmp_path / "elsewhere")
 

@@ -22,7 +22,19 @@ from conftest import one_sentence
 from PIL import Image
 
 from digitcnn import answers as module
-from digitcnn import checkpoints, cli, data, demo, files, predictions, representation, runs, server
+from digitcnn import (
+    checkpoints,
+    cli,
+    data,
+    demo,
+    files,
+    pictures,
+    predictions,
+    preparation,
+    representation,
+    runs,
+    server,
+)
 from digitcnn.files import DigitcnnError
 from digitcnn.sources import NAMES
 from digitcnn.training import build_model
@@ -137,12 +149,16 @@ def test_a_sample_stands_where_the_stored_map_has_it(answers):
 
 def test_a_picture_goes_the_usual_way_and_stands_among_its_neighbours(answers):
     split = data.load("mnist", "test")
-    picture = Image.fromarray(split.images[8].numpy().transpose(1, 2, 0))
-    found = answers.picture(picture)
-    assert np.array_equal(found["pixels"], predictions.to_images(picture)[0])
-    for model in NAMES:
-        expected = predictions.probabilities(predictions.load(model), picture)[0]
-        np.testing.assert_allclose(found["answers"][model]["probabilities"], expected, atol=1e-6)
+    pixels = split.images[8].numpy().transpose(1, 2, 0)
+    for how in ("auto", "none"):
+        found = answers.picture(pictures.Picture(pixels, "said"), how)
+        assert found["note"] == "said"
+        for model in NAMES:
+            answer = found["answers"][model]
+            image = preparation.prepare_for([model], pixels, how)[model][0].image
+            assert np.array_equal(answer["pixels"], image) and not answer["blank"]
+            expected = predictions.probabilities(predictions.load(model), image)[0]
+            np.testing.assert_allclose(answer["probabilities"], expected, atol=1e-6)
     own = module.stored_map("mnist", "mnist")["points"][8].tolist()
     assert own in found["answers"]["mnist"]["near"]  # the sample itself is its nearest
 
@@ -166,23 +182,6 @@ def test_places_by_logits_are_close_to_the_true_ones(monkeypatch):
         assert np.median(errors) < 0.05 * module.MAP_SIZE
     if not tried:
         pytest.skip("no map in cache/umap is current")
-
-
-def test_files_are_opened_upright_or_refused(monkeypatch):
-    buffer, exif = io.BytesIO(), Image.Exif()
-    exif[0x0112] = 6  # what a telephone held upright writes: turn by 90 degrees
-    Image.new("RGB", (40, 20)).save(buffer, "JPEG", exif=exif)
-    assert module.opened(buffer.getvalue()).size == (20, 40)
-    whole = png(np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8))
-    assert module.opened(whole).size == (64, 64)
-    for content in (b"", b"no picture", b"%!PS-Adobe-3.0 EPSF-3.0", whole[:500]):
-        with pytest.raises(DigitcnnError, match="no readable picture") as caught:
-            module.opened(content)
-        one_sentence(caught.value)
-    monkeypatch.setattr(predictions, "MAX_PIXELS", 1000)
-    with pytest.raises(DigitcnnError, match="64 x 64 pixels") as caught:
-        module.opened(whole)
-    one_sentence(caught.value)
 
 
 # What is missing
@@ -283,10 +282,16 @@ def test_json_of_samples_maps_and_pictures(served, answers):
     assert status == 200 and len(found["points"]) == len(found["labels"]) == 360
     assert len(found["colours"]) == 10 and np.ptp(found["points"], axis=0).tolist() == [1000, 1000]
     body = png(np.full((50, 50), 7, np.uint8))
-    status, _, found = ask(served, "/api/picture", "POST", body)
-    assert status == 200
-    for model in NAMES:
-        assert sum(found["answers"][model]["probabilities"]) == pytest.approx(1)
+    for how in ("", "?prepare=auto", "?prepare=none"):
+        status, _, found = ask(served, f"/api/picture{how}", "POST", body)
+        assert status == 200
+        for answer in (found["answers"][model] for model in NAMES):
+            assert sum(answer["probabilities"]) == pytest.approx(1)
+            assert answer["pixels"].startswith("data:image/png;base64,")
+            assert answer["blank"] == (how != "?prepare=none")
+    assert "auto, none" in refused(
+        served, "/api/picture?prepare=x", method="POST", body=body
+    )[1]
     status, _, found = ask(served, "/api/state")
     assert found["parts"] == answers.state() and found["limit"] == server.LIMIT
 
@@ -329,7 +334,7 @@ def test_bad_requests_are_sentences(served):
         status, sentence = refused(served, path)
         assert status == 400 and said in sentence
     post = {"path": "/api/picture", "method": "POST"}
-    assert "no readable picture" in refused(served, **post, body=b"text")[1]
+    assert "not a readable picture" in refused(served, **post, body=b"text")[1]
     assert refused(served, **post, Content_Length=str(server.LIMIT + 1))[0] == 413
     assert refused(served, **post, Content_Length="9" * 5000)[0] == 413
     assert refused(served, **post, Content_Length="-1")[0] == 411
@@ -501,7 +506,12 @@ const give = (input, content, name) => {
   point("pointerup", .5, .75);
   await until(() => shares().join("") && !sent.busy);
   found.drawing = shares();
-  found.seen = $("pixels").src.slice(0, 22);
+  found.seen = all(".answer img").map(image => image.hidden ? "" : image.src);
+  $("how").querySelector("[data-prepare=none]").click();
+  await until(() => !sent.busy && all(".answer img")[0].src !== found.seen[0]);
+  found.whole = all(".answer img").map(image => image.src);
+  $("how").querySelector("[data-prepare=auto]").click();
+  await until(() => !sent.busy && all(".answer img")[0].src === found.seen[0]);
   $("clear").click();
   found.cleared = shares().join("");
   give($("file"), "this is no picture", "notes.png");
@@ -509,8 +519,9 @@ const give = (input, content, name) => {
   found.bad = $("notice").textContent;
   const whole = await new Promise(done => pad.toBlob(done));
   give(null, whole, "drawing.png");
-  await until(() => shares().join("") && !$("notice").textContent);
-  found.dropped = shares();
+  const said = () => all(".answer span").map(words => words.textContent);
+  await until(() => said()[0].startsWith("Blank") && !$("notice").textContent);
+  found.dropped = said();
   found.notice = $("notice").textContent;
   limit = 1000;
   give(null, new Uint8Array(2000), "huge.png");
@@ -548,11 +559,12 @@ def test_the_page_in_a_browser(served, tmp_path, monkeypatch):
     assert found["shown"] == [right for pair in found["correct"] for right in pair]
     assert found["labels"] == ",".join(["7svhn"] * server.DRAWN)
     assert found["empty"] == found["cleared"] == ""
-    for shares in (found["shares"], found["drawing"], found["dropped"]):
+    for shares in (found["shares"], found["drawing"]):
         assert len(shares) == 20 and all(re.fullmatch(r"[<>]? ?[\d.]+ %", s) for s in shares)
-    assert found["drawing"] != found["dropped"]  # a stroke, and a black square
-    assert found["seen"] == "data:image/png;base64,"
-    assert found["bad"] == "The file is no readable picture: give a PNG or JPEG file."
+    assert found["dropped"] == ["Blank: no ink was found"] * 2  # a black square
+    assert all(src.startswith("data:image/png;base64,") for src in found["seen"])
+    assert len(set(found["seen"] + found["whole"])) == 3  # as it is, both get the same
+    assert found["bad"].startswith("The file is not a readable picture")
     assert found["notice"] == "" and found["huge"].startswith("The file is too large")
     assert found["dark"] != found["light"]
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from digitcnn import checkpoints, data, files, prediction_table, predictions, runs
+from digitcnn import checkpoints, data, files, pictures, prediction_table, predictions, runs
 from digitcnn.files import DigitcnnError
 from digitcnn.training import build_model
 
@@ -92,7 +92,7 @@ def test_other_sizes_keep_their_proportions():
         (np.full((4, 4), -1), "0 to 255"),
         (np.full((4, 4), 256), "0 to 255"),
         ([], "No picture"),
-        (3.5, "float is no picture"),
+        (3.5, "float is not a picture"),
     ],
 )
 def test_what_is_no_picture_is_refused(picture, said):
@@ -116,7 +116,7 @@ def test_unreadable_files_are_refused(tmp_path):
 def test_huge_pictures_are_refused(tmp_path, monkeypatch):
     path = tmp_path / "huge.png"
     Image.new("L", (40, 40)).save(path)
-    monkeypatch.setattr(predictions, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 1000)
     with pytest.raises(DigitcnnError, match="40 x 40"):
         predictions.to_images(path)
 
