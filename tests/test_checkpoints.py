@@ -134,12 +134,13 @@ def test_unfinished_training_may_lie_elsewhere(sandbox, monkeypatch, tmp_path, c
     stop_after(monkeypatch, 2)
     with pytest.raises(Interrupted):
         checkpoints.train(TINY)
-    assert os.listdir(tmp_path / "elsewhere") == ["tiny.safetensors"]
+    folder = tmp_path / "elsewhere" / "quick"
+    assert os.listdir(folder) == ["tiny.safetensors"]
     assert (
         status.saved_epoch(TINY) == 2 and not (sandbox / "_quick/cache/local/checkpoints").exists()
     )
     checkpoints.train(TINY)
-    assert count_epochs == [1, 2, 3] and not os.listdir(tmp_path / "elsewhere")
+    assert count_epochs == [1, 2, 3] and not os.listdir(folder)
 
 
 def test_a_run_is_trained_once_then_loaded(sandbox, count_epochs, monkeypatch):
@@ -268,6 +269,9 @@ def test_weights_that_are_not_kept_are_known_by_their_digest(sandbox):
     made = checkpoints.compute(short)
     assert kept.weights and not made.weights
     assert made.record["weights_sha256"] == kept.record["weights_sha256"]
+    with pytest.raises(DigitcnnError, match="The weights of tiny are not kept") as caught:
+        checkpoints.load_model(short)
+    one_sentence(caught.value)
     checkpoints.store(kept)
     _, about = checkpoints.read_tensors(runs.weights_path(TINY))
     assert about["checksum"] == kept.record["weights_sha256"]

@@ -247,6 +247,10 @@ def test_a_run_or_data_set_never_seen_is_made_first(toy, monkeypatch):
     assert asked == ["mnist", "svhn"]
     store.Stored._provide(["images svhn train official"])
     assert asked == ["mnist", "svhn"]
+    write_manifest("mnist")
+    finish(runs.MAIN["mnist"], "a" * 64)
+    store.Stored._provide(["weights mnist"])  # which is there: no need of torch
+    assert asked == ["mnist", "svhn"]
 
 
 @pytest.mark.parametrize(

@@ -385,6 +385,7 @@ def test_learning_changes_nothing_global(source, ending):
             raise Stop
 
     during = []
+    torch.manual_seed(7)
     before = global_state()
     try:
         learn(tiny(epochs=1), source, CPU, lambda running: during.append(global_state()), stop)
