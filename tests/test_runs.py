@@ -356,7 +356,7 @@ def test_a_run_is_found_by_its_id_or_is_itself(monkeypatch):
     monkeypatch.setenv("DIGITCNN_PROFILE", "full")
     run = tiny_run()
     assert runs.get(run) is run
-    assert runs.get("mnist") is runs.MAIN["mnist"]
+    assert runs.get("mnist") == runs.MAIN["mnist"]
 
 
 @pytest.mark.parametrize("name", ["", "mnst", "mnist-exp-batch", "../mnist", "mnist\n\x1b[31m"])

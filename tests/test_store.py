@@ -237,9 +237,10 @@ def test_weights_are_those_of_the_record(sandbox, monkeypatch):
         store.digest_of(token)
 
 
-def test_a_run_or_data_set_never_seen_is_made_first(toy, monkeypatch):
+def test_a_run_or_data_set_never_seen_is_made_first(sandbox, monkeypatch):
     from digitcnn import checkpoints
 
+    monkeypatch.setenv("DIGITCNN_PROFILE", "full")
     asked = []
     monkeypatch.setattr(checkpoints, "ensure", lambda run: asked.append(run))
     monkeypatch.setattr(data, "pool", lambda name: asked.append(name) or write_manifest(name))
