@@ -153,6 +153,10 @@ def load_model(run: str | RunConfig) -> DigitCNN:
     """
     run = runs.get(run)
     path = weights_path(run)
+    if not path.is_file() and not runs.keeps_weights(run):
+        raise DigitcnnError(
+            f"The weights of {run.id} are not kept, only its metrics and answers: use these."
+        )
     if not path.is_file() and record_path(run).is_file():
         if (epoch := runs.read_record(run).get("diverged")) is not None:
             raise DigitcnnError(

@@ -217,7 +217,9 @@ def _record_manifest(name: str, source: Source) -> None:
     known = False
     if runs.has_manifest(name):
         with contextlib.suppress(files.DigitcnnError):  # damaged, a conflict of git for one
-            known = runs.manifest(name)["digest"] == source.identity
+            manifest = runs.manifest(name)
+            known = manifest["digest"] == source.identity
+            known = known and manifest["divisions"].keys() == DIVISIONS.keys()
     if known and kept.is_file():
         return
     buffer = io.BytesIO()

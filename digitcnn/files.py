@@ -79,8 +79,13 @@ def cache_path(*parts: str) -> Path:
 
 
 def checkpoints_root() -> Path:
-    """Where unfinished training lies: ``DIGITCNN_CHECKPOINTS``, else in ``cache/local/``."""
-    return _folder_from_environment("DIGITCNN_CHECKPOINTS", cache_path("local", "checkpoints"))
+    """Where unfinished training lies: ``DIGITCNN_CHECKPOINTS``, else in ``cache/local/``.
+
+    That of the quick profile, whose runs have the same names, is kept apart from the other.
+    """
+    inside = cache_path("local", "checkpoints")
+    folder = _folder_from_environment("DIGITCNN_CHECKPOINTS", inside)
+    return folder / "quick" if folder != inside and profile() == "quick" else folder
 
 
 def model_path(file_name: str) -> Path:

@@ -101,34 +101,41 @@ def train(
 ) -> dict[str, str]:
     """Train runs and store each as it finishes; what failed, and why, by run id.
 
-    A run that fails does not stop the others. A process that is killed breaks a process pool: the
-    pool is made anew, and the runs that were being trained go on from their checkpoints, at most
-    `TRIES` times. Raises `Interrupted` on Ctrl-C and SIGTERM, after the workers have been ended;
-    each run is saved up to its last whole epoch.
+    A run that fails does not stop the others. A process that is killed breaks its pool: so each of
+    the `jobs` has a pool of one process, which is made anew, and the run that was being trained
+    goes on from its checkpoint, at most `TRIES` times. Raises `Interrupted` on Ctrl-C and SIGTERM,
+    after the workers have been ended; each run is saved up to its last whole epoch.
+
+    Args:
+        executor: makes an executor with so many workers.
     """
     jobs = min(jobs, len(waiting))
     queue, tries, failed = list(waiting), dict.fromkeys((run.id for run in waiting), 0), {}
     view = View(waiting, jobs)
     with _one_thread_each(), _term_as_interrupt():
-        pool = executor(jobs)
-        running: dict[Future, RunConfig] = {}
+        pools = [executor(1) for _ in range(jobs)]
+        running: dict[Future, tuple[int, RunConfig]] = {}
         try:
             while queue or running:
-                broken = False
-                while queue and len(running) < jobs and not broken:
-                    try:
-                        running[pool.submit(work, queue[0])] = queue[0]
-                        tries[queue.pop(0).id] += 1
-                    except BrokenProcessPool:  # while the result of another run was stored
-                        broken = True
+                for place in sorted(set(range(jobs)) - {place for place, _ in running.values()}):
+                    if queue:
+                        run = queue.pop(0)
+                        tries[run.id] += 1
+                        try:
+                            future = pools[place].submit(work, run)
+                        except BrokenProcessPool:  # its process was killed while it was idle
+                            pools[place] = executor(1)
+                            future = pools[place].submit(work, run)
+                        running[future] = place, run
                 done, _ = wait(running, timeout=GLANCE, return_when=FIRST_COMPLETED)
                 for future in done:
-                    run = running.pop(future)
+                    place, run = running.pop(future)
                     try:
                         _store(future.result())
                         view.finished(run)
                     except BrokenProcessPool:
-                        broken = True
+                        pools[place].shutdown(wait=False, cancel_futures=True)
+                        pools[place] = executor(1)
                         if tries[run.id] < TRIES:
                             queue.insert(0, run)
                         else:
@@ -137,23 +144,16 @@ def train(
                         failed[run.id] = str(error)
                     except Exception as error:
                         failed[run.id] = f"{type(error).__name__}: {error}"
-                if broken:
-                    for future, run in running.items():
-                        if future.cancel() or future.done():
-                            tries[run.id] -= 1
-                        queue.insert(0, run)
-                    running.clear()
-                    pool.shutdown(wait=False, cancel_futures=True)
-                    pool = executor(jobs)
-                view.show(list(running.values()))
+                view.show([run for _, run in running.values()])
         except KeyboardInterrupt:
-            _end(pool)
+            _end(pools)
             view.close()
             raise Interrupted(
                 "Interrupted: each run is saved up to its last whole epoch, and the same command "
                 "goes on from there."
             ) from None
-        pool.shutdown()
+        for pool in pools:
+            pool.shutdown()
     view.close()
     return failed
 
@@ -165,10 +165,12 @@ def _store(outcome: Outcome | None) -> None:
         checkpoints.store(outcome)
 
 
-def _end(pool: Executor) -> None:
-    """End a pool at once: what its processes have not saved is lost, less than an epoch each."""
-    processes = list((getattr(pool, "_processes", None) or {}).values())
-    pool.shutdown(wait=False, cancel_futures=True)
+def _end(pools: list[Executor]) -> None:
+    """End pools at once: what their processes have not saved is lost, less than an epoch each."""
+    processes = []
+    for pool in pools:
+        processes += (getattr(pool, "_processes", None) or {}).values()
+        pool.shutdown(wait=False, cancel_futures=True)
     for process in processes:
         process.terminate()
     for process in processes:

@@ -429,6 +429,7 @@ def manifest(data: str) -> dict:
         whole = isinstance(found["digest"], str) and found.keys() <= MANIFEST_NAMES
         for division in found["divisions"].values():
             parts = list(division.values())
+            whole = whole and division.keys() == {"train", "validation", "test"}
             total = sum(part["images"] for part in parts)
             whole = (
                 whole
@@ -448,7 +449,13 @@ def manifest(data: str) -> dict:
 
 def split_sizes(data: str, division: str = "pooled") -> dict[str, dict]:
     """What the manifest says of each split: ``images``, ``class_counts``, ``indices_sha256``."""
-    return manifest(data)["divisions"][division]
+    divisions = manifest(data)["divisions"]
+    if division not in divisions:
+        path = files.shown(files.cache_path("data", f"{data}.json"))
+        raise files.DigitcnnError(
+            f"{path} knows no division {division!r}: run `digitcnn data {data}` to make it again."
+        )
+    return divisions[division]
 
 
 def ingredients(run: RunConfig) -> dict:

@@ -130,8 +130,8 @@ class Stored:
         """Train runs and read data sets that the tokens name and that have never been seen."""
         for token in tokens:
             kind, _, rest = token.partition(" ")
-            if kind == "weights":
-                from . import checkpoints
+            if kind == "weights" and runs.stale(runs.get(rest)):
+                from . import checkpoints  # imports torch
 
                 checkpoints.ensure(rest)
             elif kind == "images" and not runs.has_manifest(rest.split()[0]):

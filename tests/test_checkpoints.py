@@ -9,6 +9,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +48,7 @@ def finished(tmp_path_factory):
         patch.setenv("DIGITCNN_ROOT", str(root))
         patch.delenv("DIGITCNN_DATA", raising=False)
         patch.delenv("DIGITCNN_TRAIN", raising=False)
+        patch.delenv("DIGITCNN_CHECKPOINTS", raising=False)
         patch.setattr(checkpoints, "pick_device", lambda: torch.device("cpu"))
         patch.setattr(training, "pick_device", lambda: torch.device("cpu"))
         checkpoints.load_or_train(TINY)
@@ -59,6 +61,7 @@ def trained(finished, monkeypatch):
     monkeypatch.setenv("DIGITCNN_PROFILE", "quick")
     monkeypatch.setenv("DIGITCNN_ROOT", str(finished))
     monkeypatch.delenv("DIGITCNN_DATA", raising=False)
+    monkeypatch.delenv("DIGITCNN_CHECKPOINTS", raising=False)
     monkeypatch.setenv("DIGITCNN_TRAIN", "never")
     kept = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
     yield TINY
@@ -131,11 +134,13 @@ def test_unfinished_training_may_lie_elsewhere(sandbox, monkeypatch, tmp_path, c
     stop_after(monkeypatch, 2)
     with pytest.raises(Interrupted):
         checkpoints.train(TINY)
-    assert os.listdir(tmp_path / "elsewhere") == ["tiny.safetensors"]
-    assert status.saved_epoch(TINY) == 2
-    assert not (sandbox / "_quick/cache/local/checkpoints").exists()
+    folder = tmp_path / "elsewhere" / "quick"
+    assert os.listdir(folder) == ["tiny.safetensors"]
+    assert (
+        status.saved_epoch(TINY) == 2 and not (sandbox / "_quick/cache/local/checkpoints").exists()
+    )
     checkpoints.train(TINY)
-    assert count_epochs == [1, 2, 3] and not os.listdir(tmp_path / "elsewhere")
+    assert count_epochs == [1, 2, 3] and not os.listdir(folder)
 
 
 def test_a_run_is_trained_once_then_loaded(sandbox, count_epochs, monkeypatch):
@@ -185,9 +190,7 @@ def test_kept_weights_have_sixteen_bits_where_they_are_many(trained):
     parameters = dict(checkpoints.load_model(TINY).named_parameters())
     for name, value in tensors.items():
         many = name in parameters and parameters[name].ndim > 1
-        assert value.dtype == (torch.float16 if many else value.dtype) and many == (
-            value.dtype == torch.float16
-        ), name
+        assert (value.dtype == torch.float16) == many, name
 
 
 # What is kept of a finished run
@@ -266,6 +269,9 @@ def test_weights_that_are_not_kept_are_known_by_their_digest(sandbox):
     made = checkpoints.compute(short)
     assert kept.weights and not made.weights
     assert made.record["weights_sha256"] == kept.record["weights_sha256"]
+    with pytest.raises(DigitcnnError, match="The weights of tiny are not kept") as caught:
+        checkpoints.load_model(short)
+    one_sentence(caught.value)
     checkpoints.store(kept)
     _, about = checkpoints.read_tensors(runs.weights_path(TINY))
     assert about["checksum"] == kept.record["weights_sha256"]
@@ -277,9 +283,7 @@ def test_weights_that_are_not_kept_are_known_by_their_digest(sandbox):
 @pytest.fixture
 def diverged(sandbox):
     """A finished run whose weights became infinite."""
-    run = dataclasses.replace(
-        TINY, name="wild", learning_rate=1e30, schedule="constant", batch_norm=False
-    )
+    run = dataclasses.replace(TINY, name="wild", learning_rate=float("inf"))
     checkpoints.train(run)
     return run
 
@@ -307,7 +311,9 @@ def test_a_run_that_does_not_diverge_says_so(trained):
 
 def test_a_run_that_diverged_goes_on_to_the_same_end(sandbox, monkeypatch, count_epochs):
     """Killed after its last checkpoint: the state says that it has diverged."""
-    wild = dataclasses.replace(TINY, learning_rate=1e30, schedule="constant", batch_norm=False)
+    wild = dataclasses.replace(
+        TINY, learning_rate=float("inf"), schedule="constant", batch_norm=False
+    )
     stop_after(monkeypatch, 1)
     with pytest.raises(Interrupted):
         checkpoints.train(wild)
@@ -393,7 +399,7 @@ def test_training_can_be_forbidden(sandbox, monkeypatch, count_epochs):
 def test_a_stale_run_is_trained_again(sandbox, monkeypatch, count_epochs):
     checkpoints.load_or_train(TINY)
     monkeypatch.setattr(runs, "code", lambda run: {"learn": "changed"})
-    assert runs.stale(TINY).startswith("code changed: AUGMENTATIONS, ")
+    assert runs.stale(TINY).startswith("code changed: ACTIVATIONS, ")
     checkpoints.ensure(TINY)
     assert count_epochs == [1, 2, 3] * 2
     assert runs.stale(TINY) == ""
@@ -611,7 +617,9 @@ def read_history() -> dict:
 
 def read_manifest() -> dict:
     found = runs.manifest("mnist")
-    return {"key": runs.key(TINY), **{name: found[name] for name in ("divisions", "images")}}
+    every = dataclasses.replace(TINY, held_out=("validation", "test"))
+    keys = [runs.key(dataclasses.replace(every, split=name)) for name in data.DIVISIONS]
+    return {"keys": keys, **{name: found[name] for name in ("divisions", "images")}}
 
 
 def read_answers() -> dict:
@@ -635,7 +643,7 @@ FILES = {
     "metrics": (lambda: runs.metrics_path(TINY, "validation"), read_history, 120),
     "answers": (lambda: runs.answers_path(TINY), read_answers, 120),
     "arrays": (arrays_path, read_arrays, 120),
-    "checkpoint": (lambda: runs.checkpoint_path(TINY), read_checkpoint, 80),
+    "checkpoint": (lambda: runs.checkpoint_path(TINY), read_checkpoint, 40),
 }
 
 
@@ -695,7 +703,7 @@ def test_a_damaged_manifest_is_noticed_or_makes_everything_stale(trained, faults
     """Bits flipped in the digests, and in the counts that the report shows."""
     path = files.cache_path("data", "mnist.json")
     whole, expected = path.read_bytes(), read_manifest()
-    for at in range(0, len(whole), 4):
+    for at in range(0, len(whole), 7):
         for bit in (1, 4):
             path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :])
             with faults.one("damaged manifest"):
@@ -704,7 +712,7 @@ def test_a_damaged_manifest_is_noticed_or_makes_everything_stale(trained, faults
                 except DigitcnnError as error:
                     one_sentence(error)
                 else:
-                    assert found == expected or found["key"] != expected["key"], at
+                    assert found == expected or found["keys"] != expected["keys"], at
     path.write_bytes(whole)
 
 
@@ -862,6 +870,7 @@ def test_files_of_two_runs_cannot_be_swapped(trained, tmp_path, monkeypatch):
     finally:
         for where in (runs.weights_path, runs.answers_path, runs.record_path):
             where(other).unlink()
+        shutil.rmtree(runs.metrics_path(other, "train").parent)
 
 
 def test_another_format_is_named(trained):

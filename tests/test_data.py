@@ -270,11 +270,14 @@ def test_another_copy_of_a_known_data_set_rewrites_nothing(sandbox, monkeypatch)
 @pytest.mark.parametrize(
     "content",
     [b"{", b"<<<<<<< HEAD\n{}\n=======\n{}\n>>>>>>> other\n", b"{}", b"[]", b"",
-     b'{"digest": "other", "divisions": {}, "name": "mnist"}'],
+     b'{"digest": "other", "divisions": {}, "name": "mnist"}', None],
 )  # fmt: skip
 def test_a_damaged_manifest_is_written_anew(sandbox, content):
     fresh("mnist")
     kept = [path.read_bytes() for path in paths()]
+    if content is None:  # a division has lost its name
+        content = kept[0].replace(b'"official": {', b'"official_": {')
+    assert content != kept[0]
     paths()[0].write_bytes(content)
     fresh("mnist")
     assert [path.read_bytes() for path in paths()] == kept
@@ -402,7 +405,8 @@ def test_a_run_learns_from_its_part_and_is_judged_on_what_it_learns(division):
     assert (whole.labels.numpy() == labels[indices["train"]]).all()
     some = data.training_part(run_of(split=division, train_size=100), source)
     assert len(some) == 100 and set(some.indices) <= set(indices["train"])
-    assert np.bincount(some.labels).tolist() == pytest.approx([10] * 10, abs=1)
+    shares = np.bincount(labels[indices["train"]]) / len(indices["train"])
+    assert (np.abs(np.bincount(some.labels) - 100 * shares) <= 1).all()
     for seed in (42, 43):  # a subset does not depend on the seed, one of classes does
         other = data.training_part(run_of(split=division, train_size=100, seed=seed), source)
         assert (other.indices == some.indices).all()
@@ -426,7 +430,7 @@ def test_the_indices_of_subsets_are_fixed():
     chosen = (data.stratified_subset(split, 100), data.class_subset(split, {3: 7, 5: None}, 42))
     assert [sha256(part.indices) for part in chosen] == [
         "1f1f34f8c9350cfdf926e422c48facb8aca7fb8f9d11162b36b6d65cc8676edf",
-        "6afc25ae8090fb76b3446c50fe7484217535e63f6ae3d440285dd331ef812734",
+        "b37c81fe59f242defcb4eb36d44ae60898fddbe05cad06389d5646582391d6d2",
     ]
 
 

@@ -277,6 +277,8 @@ def test_unfinished_training_lies_in_the_cache_or_where_it_is_told(monkeypatch, 
         monkeypatch.setenv("DIGITCNN_PROFILE", profile)
         assert files.checkpoints_root() == tmp_path.resolve() / folder / "checkpoints"
     monkeypatch.setenv("DIGITCNN_CHECKPOINTS", str(tmp_path / "fast"))
+    assert files.checkpoints_root() == tmp_path.resolve() / "fast" / "quick"
+    monkeypatch.setenv("DIGITCNN_PROFILE", "full")  # whose runs have the same names
     assert files.checkpoints_root() == tmp_path.resolve() / "fast"
 
 

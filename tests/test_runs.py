@@ -356,7 +356,7 @@ def test_a_run_is_found_by_its_id_or_is_itself(monkeypatch):
     monkeypatch.setenv("DIGITCNN_PROFILE", "full")
     run = tiny_run()
     assert runs.get(run) is run
-    assert runs.get("mnist") is runs.MAIN["mnist"]
+    assert runs.get("mnist") == runs.MAIN["mnist"]
 
 
 @pytest.mark.parametrize("name", ["", "mnst", "mnist-exp-batch", "../mnist", "mnist\n\x1b[31m"])
@@ -442,6 +442,15 @@ def test_a_record_is_sealed(root):
         runs.stale(run)
 
 
+def test_a_division_that_the_manifest_does_not_know_is_one_sentence(root):
+    manifest = runs.manifest("mnist")
+    del manifest["divisions"]["official"]
+    files.write_json(files.cache_path("data", "mnist.json"), manifest)
+    with pytest.raises(DigitcnnError, match="knows no division 'official'") as caught:
+        runs.key(runs.get("mnist-official"))
+    one_sentence(caught.value)
+
+
 def pooled(manifest: dict) -> dict:
     return manifest["divisions"]["pooled"]
 
@@ -453,7 +462,8 @@ def pooled(manifest: dict) -> dict:
      lambda m: pooled(m)["test"].update(class_counts=[2]), lambda m: m.update(digest=5),
      lambda m: pooled(m)["test"].update(class_counts=["3"]),
      lambda m: pooled(m)["test"].pop("indices_sha256"), lambda m: m.update(imagez=9),
-     lambda m: m["divisions"]["official"]["train"].update(more=1)],
+     lambda m: m["divisions"]["official"]["train"].update(more=1),
+     lambda m: pooled(m).update(tests=pooled(m).pop("test"))],
 )  # fmt: skip
 def test_a_manifest_that_does_not_add_up_is_one_sentence(root, spoil):
     manifest = runs.manifest("mnist")

@@ -237,15 +237,20 @@ def test_weights_are_those_of_the_record(sandbox, monkeypatch):
         store.digest_of(token)
 
 
-def test_a_run_or_data_set_never_seen_is_made_first(toy, monkeypatch):
+def test_a_run_or_data_set_never_seen_is_made_first(sandbox, monkeypatch):
     from digitcnn import checkpoints
 
+    monkeypatch.setenv("DIGITCNN_PROFILE", "full")
     asked = []
     monkeypatch.setattr(checkpoints, "ensure", lambda run: asked.append(run))
     monkeypatch.setattr(data, "pool", lambda name: asked.append(name) or write_manifest(name))
     store.Stored._provide(["weights mnist", "images svhn test pooled", "value 3"])
     assert asked == ["mnist", "svhn"]
     store.Stored._provide(["images svhn train official"])
+    assert asked == ["mnist", "svhn"]
+    write_manifest("mnist")
+    finish(runs.MAIN["mnist"], "a" * 64)
+    store.Stored._provide(["weights mnist"])  # which is there: no need of torch
     assert asked == ["mnist", "svhn"]
 
 
