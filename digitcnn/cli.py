@@ -9,7 +9,8 @@ import argparse
 import os
 import sys
 
-from . import __version__, demo, doctor, files, prediction_table, runs, status
+from . import __version__, doctor, files, prediction_table, runs, status
+from .demo import command
 from .files import DigitcnnError, Interrupted
 from .status import reason
 
@@ -116,10 +117,10 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     prediction_table.add_arguments(predict)
     show = add(
-        demo.demo_command, "demo", "show the saved models at work, on a local page or as text",
-        *demo.EXAMPLES,
+        command.demo_command, "demo", "show the saved models at work, on a local page or as text",
+        *command.EXAMPLES,
     )  # fmt: skip
-    demo.add_arguments(show)
+    command.add_arguments(show)
     return top
 
 
@@ -189,6 +190,6 @@ def accept_command(options: argparse.Namespace) -> None:
 
 def check_command(options: argparse.Namespace) -> int:
     """Print what the report and its results lack."""
-    from . import check
+    from .report import check
 
     return check.check()

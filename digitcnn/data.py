@@ -21,10 +21,10 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from . import files, runs, sources
+from .runs import SPLITS
 from .sources import Source
 
 SEED = 42
-SPLITS = ("train", "validation", "test")
 POOLED_SHARES = (0.7, 0.1, 0.2)
 OFFICIAL_VALIDATION = 0.1  # of the official training images
 

@@ -16,6 +16,7 @@ from . import files, reach
 
 SEED = 42
 DATA = ("mnist", "svhn")
+SPLITS = ("train", "validation", "test")
 # What decides: from a data set's files to its images, and from these to weights and metrics.
 ROOTS = ("sources.POOLS", "training.learn")
 # Tables of which only the entries count that a run names, and the fields that name them.
@@ -54,7 +55,7 @@ class RunConfig:
         steps: learn for so many steps; an epoch is then ``steps / epochs`` of them (None: the
             number of steps in `epochs` passes over the images).
         resolutions: stages as (pixels, share of the steps) pairs; the last is at 32 pixels.
-        augmentation: keys of `digitcnn.training.AUGMENTATIONS`, applied in this order.
+        augmentation: keys of `digitcnn.augmentation.AUGMENTATIONS`, applied in this order.
         batch_size, seed: whole numbers above 0 (seed: from 0).
         optimizer: a key of `digitcnn.training.OPTIMIZERS`.
         schedule: a key of `digitcnn.training.SCHEDULES`.

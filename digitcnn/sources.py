@@ -2,7 +2,7 @@
 
 ``torchvision.datasets`` reads the files; it does not verify MNIST's unpacked files nor explain
 what went wrong, so this module checks every file's MD5 first. In the quick profile the names
-``mnist`` and ``svhn`` stand for small embedded data (`digitcnn.embedded`).
+``mnist`` and ``svhn`` stand for small embedded data (`digitcnn.toy`).
 """
 
 from __future__ import annotations
@@ -85,11 +85,11 @@ def read(name: str, download: bool = False) -> Source:
     """
     checked(name)
     if files.profile() == "quick":
-        from . import embedded
+        from . import toy
 
-        images, labels = embedded.READERS[name]()
+        images, labels = toy.READERS[name]()
         official_test = np.arange(len(labels)) >= 0.8 * len(labels)
-        return Source(images, labels, official_test, embedded.COPY[name], {})
+        return Source(images, labels, official_test, toy.COPY[name], {})
     if download and missing(name):
         _download(name)
     found = verify(name)

@@ -48,20 +48,20 @@ def faults() -> Faults:
 @functools.cache
 def toy_data(name: str):
     """The embedded data, made once: it takes a second."""
-    from digitcnn import embedded
+    from digitcnn import toy
 
-    return embedded.READERS[name]()
+    return toy.READERS[name]()
 
 
 @pytest.fixture
 def sandbox(tmp_path, monkeypatch):
     """An empty results tree of the quick profile, away from the project's."""
-    from digitcnn import embedded
+    from digitcnn import toy
 
-    for name in embedded.READERS:
+    for name in toy.READERS:
         images, labels = toy_data(name)
         monkeypatch.setitem(
-            embedded.READERS, name, lambda images=images, labels=labels: (images.copy(), labels)
+            toy.READERS, name, lambda images=images, labels=labels: (images.copy(), labels)
         )
     monkeypatch.setenv("DIGITCNN_PROFILE", "quick")
     monkeypatch.setenv("DIGITCNN_ROOT", str(tmp_path))

@@ -17,7 +17,7 @@ from conftest import one_sentence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from digitcnn import data, embedded, files, runs, sources
+from digitcnn import data, files, runs, sources, toy
 from digitcnn.data import Split
 from digitcnn.files import DigitcnnError
 
@@ -455,9 +455,9 @@ def test_seeding_seeds_all_three_generators():
 
 @pytest.mark.parametrize("name", sources.NAMES)
 def test_embedded_data_is_deterministic_and_in_the_input_format(name):
-    images, labels = embedded.READERS[name]()
+    images, labels = toy.READERS[name]()
     np.random.seed(9)  # it has a generator of its own
-    again, labels_again = embedded.READERS[name]()
+    again, labels_again = toy.READERS[name]()
     assert (images == again).all() and (labels == labels_again).all()
     assert images.dtype == np.uint8 and images.shape == (len(labels), 3, 32, 32)
     assert labels.dtype == np.int64 and labels.min() == 0 and labels.max() == 9
@@ -471,10 +471,10 @@ def test_embedded_data_never_changes(sandbox):
 
 
 def test_the_stand_ins_are_like_what_they_stand_for():
-    mnist, _ = embedded.read_mnist()
+    mnist, _ = toy.read_mnist()
     assert (mnist[:, 0] == mnist[:, 1]).all() and (mnist[:, 0] == mnist[:, 2]).all()
     assert not mnist[:, :, :6].any() and not mnist[:, :, 26:].any()  # framed in black
-    svhn, _ = embedded.read_svhn()
+    svhn, _ = toy.read_svhn()
     assert (svhn[:, 0] != svhn[:, 1]).mean() > 0.9  # coloured
 
 

@@ -21,21 +21,12 @@ import pytest
 from conftest import one_sentence
 from PIL import Image
 
-from digitcnn import answers as module
-from digitcnn import (
-    checkpoints,
-    cli,
-    data,
-    demo,
-    files,
-    pictures,
-    predictions,
-    preparation,
-    representation,
-    runs,
-    server,
-)
+from digitcnn import checkpoints, cli, data, files, pictures, predictions, preparation, runs
+from digitcnn.demo import command as demo
+from digitcnn.demo import server
+from digitcnn.demo import session as module
 from digitcnn.files import DigitcnnError
+from digitcnn.report import representation
 from digitcnn.sources import NAMES
 from digitcnn.training import build_model
 
@@ -289,9 +280,7 @@ def test_json_of_samples_maps_and_pictures(served, answers):
             assert sum(answer["probabilities"]) == pytest.approx(1)
             assert answer["pixels"].startswith("data:image/png;base64,")
             assert answer["blank"] == (how != "?prepare=none")
-    assert "auto, none" in refused(
-        served, "/api/picture?prepare=x", method="POST", body=body
-    )[1]
+    assert "auto, none" in refused(served, "/api/picture?prepare=x", method="POST", body=body)[1]
     status, _, found = ask(served, "/api/state")
     assert found["parts"] == answers.state() and found["limit"] == server.LIMIT
 

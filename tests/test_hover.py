@@ -11,8 +11,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from digitcnn import data, hover, predictions  # noqa: E402
-from digitcnn.representation import Map  # noqa: E402
+from digitcnn import data, predictions  # noqa: E402
+from digitcnn.report import interactive  # noqa: E402
+from digitcnn.report.representation import Map  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 COUNT = {"mnist": 40, "svhn": 60}
@@ -87,7 +88,7 @@ def _specification(html: str) -> dict:
 def test_mosaic_keeps_order_and_colour():
     images = torch.zeros(5, 3, 32, 32, dtype=torch.uint8)
     images[4, 2] = 255
-    picture, columns = hover.mosaic(images, tile=8)
+    picture, columns = interactive.mosaic(images, tile=8)
     assert (columns, picture.size) == (3, (24, 16))
     assert picture.getpixel((12, 12)) == (0, 0, 255)
     assert picture.getpixel((4, 4)) == (0, 0, 0)
@@ -95,16 +96,16 @@ def test_mosaic_keeps_order_and_colour():
 
 def test_quantised_fills_the_square():
     points = np.array([[-1.0, 5], [1, 9], [0, 6]])
-    found = np.frombuffer(hover.quantised(points, points), "<u2").reshape(-1, 2)
+    found = np.frombuffer(interactive.quantised(points, points), "<u2").reshape(-1, 2)
     assert found.tolist() == [[0, 0], [65535, 65535], [32768, 16384]]
-    assert len(hover.quantised(np.zeros((3, 2)), np.zeros((3, 2)))) == 12
+    assert len(interactive.quantised(np.zeros((3, 2)), np.zeros((3, 2)))) == 12
 
 
 def test_page_holds_every_sample_and_no_address(stand_in):
-    shared = hover.shared().data
+    shared = interactive.shared().data
     labels = re.findall(r'"labels": "([^"]*)"', shared)
     assert [len(base64.b64decode(text)) for text in labels] == list(COUNT.values())
-    html = hover.hover_map(Map("svhn", ("svhn", "mnist")), [("m", _points(100), "data")]).data
+    html = interactive.hover_map(Map("svhn", ("svhn", "mnist")), [("m", _points(100), "data")]).data
     assert len(base64.b64decode(_specification(html)["panels"][0]["xy"])) == 4 * 100
     assert not re.search(r"https?://|src\s*=\s*[\"']?//", shared + html)
     assert not re.search(r"^\s*$", shared + html, re.MULTILINE)  # would end Markdown's raw block
@@ -114,7 +115,7 @@ def test_names_stand_at_clusters_only(stand_in):
     count = COUNT["mnist"]
     clusters = np.array([[label, 0] for label in np.arange(count) % 10], np.float32)
     shown, mixed = Map("mnist", ("mnist",)), np.zeros((count, 2), np.float32)
-    html = hover.hover_map(shown, [("a", clusters, "class"), ("b", mixed, "class")]).data
+    html = interactive.hover_map(shown, [("a", clusters, "class"), ("b", mixed, "class")]).data
     named, unnamed = _specification(html)["panels"]
     assert named["names"] == list(range(10))
     assert unnamed["names"] == []
@@ -124,7 +125,11 @@ def test_names_stand_at_clusters_only(stand_in):
 def test_hover_and_legend_in_a_browser(stand_in, tmp_path):
     shown = Map("mnist", ("mnist",))
     panels = [("left", _points(40), "class"), ("right", _points(40), "prediction")]
-    body = hover.shared().data + '<figure id="f"><img alt="">' + hover.hover_map(shown, panels).data
+    body = (
+        interactive.shared().data
+        + '<figure id="f"><img alt="">'
+        + interactive.hover_map(shown, panels).data
+    )
     page = tmp_path / "page.html"
     page.write_text(f"<!doctype html><meta charset=utf-8><body>{body}</figure>{PROBE}", "utf-8")
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]

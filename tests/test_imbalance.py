@@ -8,8 +8,9 @@ import pytest
 from finished import finish
 from sklearn import metrics
 
-from digitcnn import checkpoints, files, imbalance, runs
-from digitcnn.imbalance import Scores
+from digitcnn import checkpoints, files, runs
+from digitcnn.report import imbalance
+from digitcnn.report.imbalance import Scores
 
 
 def scores(margin, predicted, labels) -> Scores:

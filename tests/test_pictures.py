@@ -21,7 +21,6 @@ from digitcnn import (
     checkpoints,
     cli,
     data,
-    figures,
     pictures,
     prediction_table,
     predictions,
@@ -31,6 +30,7 @@ from digitcnn import (
     sources,
 )
 from digitcnn.files import DigitcnnError
+from digitcnn.report import figures
 from digitcnn.training import build_model
 
 INPUTS = sorted((Path(__file__).parent / "inputs").iterdir())

@@ -21,7 +21,13 @@ from digitcnn import files, reach, runs
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "digitcnn"
-KEYED = ("data", "model", "sources", "training")  # where what decides is defined today
+KEYED = (
+    "augmentation",
+    "data",
+    "model",
+    "sources",
+    "training",
+)  # where what decides is defined today
 
 
 def clear() -> None:
@@ -111,14 +117,15 @@ def move_the_model(package: Copy) -> None:
 
 def move_a_helper(package: Copy) -> None:
     """`_uniform` goes to a module of its own, under another name there and back again."""
-    text = package.text("training")
+    text = package.text("augmentation")
     found = re.search(r"def _uniform\(.*?\n\n\n", text, re.DOTALL)[0]
     package.write("noise", f"import torch\nfrom torch import Tensor\n\n\n{found}")
     package.write("between", "from .noise import _uniform as uniform\n")
     text = text.replace(found, "").replace(
-        "from .model import", "from .between import uniform as _uniform\nfrom .model import"
+        "from torch import Tensor\n",
+        "from torch import Tensor\n\nfrom .between import uniform as _uniform\n",
     )
-    package.write("training", text)
+    package.write("augmentation", text)
 
 
 def move_a_constant(package: Copy) -> None:
@@ -185,7 +192,7 @@ def add_entries(package: Copy) -> None:
     package.edit("training", "OPTIMIZERS = {", 'OPTIMIZERS = {\n    "lion": torch.optim.Adam,')
     package.edit("training", "SCHEDULES = {", 'SCHEDULES = {\n    "linear": lambda a, b: a / b,')
     package.edit(
-        "training", '    "affine": affine,\n', '    "affine": affine,\n    "no": resized,\n'
+        "augmentation", '    "affine": affine,\n', '    "affine": affine,\n    "no": shift,\n'
     )
     package.edit("model", '    "relu": nn.ReLU,\n', '    "mish": nn.Mish,\n    "relu": nn.ReLU,\n')
     package.edit("data", "DIVISIONS = {", 'DIVISIONS = {"all": lambda labels, test: [], ')
@@ -289,9 +296,9 @@ COUNTS = [
      everything),
     ("training", "from torch.optim.swa_utils", "from torch.optim.average", everything),
     # bodies, two calls deep
-    ("training", "torch.rand(shape) * 2 - 1", "torch.rand(shape) * 2 - 0.9",
+    ("augmentation", "torch.rand(shape) * 2 - 1", "torch.rand(shape) * 2 - 0.9",
      lambda run: bool(run.augmentation)),
-    ("training", 'padding_mode="border"', 'padding_mode="zeros"', names("affine")),
+    ("augmentation", 'padding_mode="border"', 'padding_mode="zeros"', names("affine")),
     ("training", "@torch.no_grad()\n    def update", "def update", everything),
     ("training", "self.averaged.module, images", "self.model, images", everything),
     ("training", "if parameter.ndim > 1:\n                parameter.data",
@@ -300,11 +307,11 @@ COUNTS = [
     ("data", "stratify=labels\n", "stratify=None\n", names("pooled")),
     ("data", "permutation(members)[:count]", "permutation(members)[-count:]", everything),
     # entries of tables
-    ("training", "pixel - middle).abs() < 4", "pixel - middle).abs() < 5", names("erase")),
-    ("training", "behind = 0.5 *", "behind = 0.6 *", names("ground")),
-    ("training", "share = 0.15 + 0.85", "share = 0.05 + 0.95", names("contrast")),
-    ("training", "3, 1, 1, limit=0.4", "3, 1, 1, limit=0.5", names("colours")),
-    ("training", "3, 1, 1, limit=0.09", "3, 1, 1, limit=0.1", names("colour")),
+    ("augmentation", "pixel - middle).abs() < 4", "pixel - middle).abs() < 5", names("erase")),
+    ("augmentation", "behind = 0.5 *", "behind = 0.6 *", names("ground")),
+    ("augmentation", "share = 0.15 + 0.85", "share = 0.05 + 0.95", names("contrast")),
+    ("augmentation", "3, 1, 1, limit=0.4", "3, 1, 1, limit=0.5", names("colours")),
+    ("augmentation", "3, 1, 1, limit=0.09", "3, 1, 1, limit=0.1", names("colour")),
     ("training", "torch.optim.Adam(groups", "torch.optim.Adamax(groups", names("adam")),
     ("training", "nesterov=True", "nesterov=False", names("sgd")),
     ("training", "0.001 + 0.999 *", "0.01 + 0.99 *", names("cosine")),

@@ -8,11 +8,12 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("umap")
 
-from digitcnn import data, files, predictions, representation, runs, store, transfer  # noqa: E402
-from digitcnn import representation_figures as drawn  # noqa: E402
-from digitcnn.evaluation import Answers  # noqa: E402
+from digitcnn import data, files, predictions, runs, store  # noqa: E402
 from digitcnn.predictions import Predictions  # noqa: E402
-from digitcnn.representation import MAPS, NAMES, OTHER, Map  # noqa: E402
+from digitcnn.report import cross_dataset, representation  # noqa: E402
+from digitcnn.report import representation_figures as drawn  # noqa: E402
+from digitcnn.report.evaluation import Answers  # noqa: E402
+from digitcnn.report.representation import MAPS, NAMES, OTHER, Map  # noqa: E402
 
 PER_CLASS = 30
 LABELS = np.arange(10 * PER_CLASS) % 10
@@ -53,7 +54,7 @@ def synthetic(monkeypatch, tmp_path):
     monkeypatch.setattr(predictions, "features", features)
     places = np.random.default_rng(0).normal(size=(len(LABELS), 2)) + 20 * np.eye(10)[LABELS][:, :2]
     monkeypatch.setattr(representation, "layout", lambda features: places.astype("f2"))
-    monkeypatch.setattr(transfer, "answered", answered)
+    monkeypatch.setattr(cross_dataset, "answered", answered)
 
 
 def test_maps_cover_what_is_asked():
@@ -95,7 +96,7 @@ def test_stored_results_name_what_they_are_made_from():
     for stored, reached in (
         (representation.coordinates, {"layout", "NEIGHBOURS", "extract_features", "untrained"}),
         (representation.distances, {"DISTANCE_RANK", "extract_features", "OTHER"}),
-        (transfer.control_answers, {"coloured_ground", "shrunk", "_random", "predict_logits"}),
+        (cross_dataset.control_answers, {"coloured_ground", "shrunk", "_random", "predict_logits"}),
     ):
         assert reached <= set(reach.digests((stored.root,), without=store.NOT_CODE))
 
@@ -140,7 +141,7 @@ def test_detection_is_oriented_and_bounded(synthetic):
 
 
 def test_cross_dataset_writes_the_table(synthetic):
-    frame = transfer.cross_dataset()
+    frame = cross_dataset.cross_dataset()
     assert list(frame.columns) == COLUMNS and len(frame) == 4
     with files.cache_path("results", "cross_dataset.csv").open(encoding="utf-8") as file:
         rows = list(csv.reader(file))
@@ -163,36 +164,36 @@ def pictures():
 
 
 def test_controls_change_one_thing(pictures):
-    assert torch.allclose(transfer.inverted(pictures) + pictures, torch.ones(()))
-    grey = transfer.grey(pictures)
+    assert torch.allclose(cross_dataset.inverted(pictures) + pictures, torch.ones(()))
+    grey = cross_dataset.grey(pictures)
     assert torch.equal(grey[:, 0], grey[:, 2]) and torch.allclose(grey[0], pictures[0])
-    low = transfer.low_contrast(pictures)
+    low = cross_dataset.low_contrast(pictures)
     assert torch.allclose(low.std((1, 2, 3)), 0.4 * pictures.std((1, 2, 3)), atol=1e-5)
     assert torch.allclose(low.mean((1, 2, 3)), pictures.mean((1, 2, 3)), atol=1e-5)
-    assert torch.equal(transfer.bright_digit(pictures)[0], pictures[0])
-    assert torch.allclose(transfer.bright_digit(1 - pictures)[0], pictures[0])
-    assert transfer.full_contrast(0.5 + 0.1 * pictures).std() > 2 * (0.1 * pictures).std()
-    ground = transfer.coloured_ground(pictures)[0]
+    assert torch.equal(cross_dataset.bright_digit(pictures)[0], pictures[0])
+    assert torch.allclose(cross_dataset.bright_digit(1 - pictures)[0], pictures[0])
+    assert cross_dataset.full_contrast(0.5 + 0.1 * pictures).std() > 2 * (0.1 * pictures).std()
+    ground = cross_dataset.coloured_ground(pictures)[0]
     assert torch.equal(ground[:, 12:20, 14:18], pictures[0, :, 12:20, 14:18])
     assert ground[:, :10].std() > 0.02
-    beside = transfer.neighbours(pictures)
+    beside = cross_dataset.neighbours(pictures)
     assert (beside >= pictures).all() and torch.equal(beside[..., 12:20], pictures[..., 12:20])
-    sides = transfer.without_sides(pictures)
+    sides = cross_dataset.without_sides(pictures)
     assert torch.equal(sides[..., 8:24], pictures[..., 8:24])
     assert (sides[..., :8] == pictures[..., 8:9]).all()
-    assert transfer.enlarged(pictures)[0].mean() > 2 * pictures[0].mean()
-    assert transfer.shrunk(pictures)[0].mean() < 0.5 * pictures[0].mean()
-    assert transfer.blurred(pictures).std() < pictures.std()
+    assert cross_dataset.enlarged(pictures)[0].mean() > 2 * pictures[0].mean()
+    assert cross_dataset.shrunk(pictures)[0].mean() < 0.5 * pictures[0].mean()
+    assert cross_dataset.blurred(pictures).std() < pictures.std()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_control_does_something_and_is_reproducible(pictures, name):
     images = (255 * pictures).byte()
-    for control in transfer.CONTROLS[name]:
-        changed = transfer.changed(images, name, control)
+    for control in cross_dataset.CONTROLS[name]:
+        changed = cross_dataset.changed(images, name, control)
         assert changed.dtype == torch.uint8 and changed.shape == images.shape
         assert torch.equal(changed, images) == (control == "unchanged")
-        assert torch.equal(changed, transfer.changed(images, name, control))
+        assert torch.equal(changed, cross_dataset.changed(images, name, control))
 
 
 def test_layout_separates_clusters_and_repeats():
@@ -238,11 +239,11 @@ def test_training_controls_are_held_against_plain_by_seed(monkeypatch):
         said[right] = LABELS[right]
         return Answers(said, LABELS)
 
-    monkeypatch.setattr(transfer, "answered", answered)
-    table = transfer.training_controls()
+    monkeypatch.setattr(cross_dataset, "answered", answered)
+    table = cross_dataset.training_controls()
     assert len(table) == len(runs.TRANSFER) * 2 * len(runs.TRANSFER_SEEDS)
     assert list(dict.fromkeys(table["setting"])) == list(runs.TRANSFER)
-    effects = transfer.training_effects("accuracy")
+    effects = cross_dataset.training_effects("accuracy")
     assert list(effects.index) == [name for name in runs.TRANSFER if name != "plain"]
     assert effects.loc["all", "value"] == pytest.approx(31 / 300)
     assert effects.loc["all", "low"] > 0.09 and effects.loc["all", "beyond"]
@@ -254,8 +255,8 @@ def test_models_of_every_seed_are_shown_both_test_splits(synthetic, monkeypatch)
     def answered(run, name, split="test"):
         return Answers(LABELS if run.data == name else np.full_like(LABELS, 7), LABELS)
 
-    monkeypatch.setattr(transfer, "answered", answered)
-    table = transfer.by_seed()
+    monkeypatch.setattr(cross_dataset, "answered", answered)
+    table = cross_dataset.by_seed()
     assert len(table) == 2 * 2 * len(runs.QUICK_SEEDS)
     assert set(table.loc[table["model"] == table["data"], "accuracy"]) == {1.0}
     assert table.loc[table["model"] != table["data"], "recall"].tolist() == [0.1] * 4
@@ -289,8 +290,8 @@ def test_kept_results_are_whole(kept):
 
 
 def test_examples_of_controls_show_one_image_of_each_class(sandbox):
-    found = transfer.examples("svhn")
-    assert list(found) == list(transfer.CONTROLS["svhn"])
+    found = cross_dataset.examples("svhn")
+    assert list(found) == list(cross_dataset.CONTROLS["svhn"])
     split = data.load("svhn", "test")
-    first = [int((split.labels == digit).nonzero()[0]) for digit in transfer.EXAMPLES]
+    first = [int((split.labels == digit).nonzero()[0]) for digit in cross_dataset.EXAMPLES]
     assert np.array_equal(found["unchanged"], split.images[first].numpy())

@@ -13,8 +13,9 @@ from conftest import one_sentence
 pytest.importorskip("pypandoc")
 from test_portable import make_book
 
-from digitcnn import check, cli, files, provenance, requirements, runs, status
-from digitcnn.requirements import REQUIREMENTS, Requirement
+from digitcnn import cli, files, provenance, runs, status
+from digitcnn.report import check, requirements
+from digitcnn.report.requirements import REQUIREMENTS, Requirement
 
 
 @pytest.fixture

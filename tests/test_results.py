@@ -14,8 +14,9 @@ import torch
 from conftest import one_sentence
 from finished import finish
 
-from digitcnn import checkpoints, data, files, predictions, runs, tables
+from digitcnn import checkpoints, data, files, predictions, runs
 from digitcnn.files import DigitcnnError
+from digitcnn.report import experiments
 
 ROOT = Path(__file__).resolve().parent.parent
 LEAST_ACCURACY = {"mnist": 0.996, "svhn": 0.970}  # pooled test split, last epoch
@@ -163,7 +164,7 @@ def both(sandbox, monkeypatch):
     """A tree with finished quick results, then used as the full profile, whose data was read."""
     for name in runs.MAIN:
         finish(name)
-        tables.training_answers(name)
+        experiments.training_answers(name)
     monkeypatch.setenv("DIGITCNN_PROFILE", "full")
     monkeypatch.setenv("DIGITCNN_TRAIN", "never")
     division = {part: {"images": 3, "indices_sha256": part} for part in data.SPLITS}
@@ -200,10 +201,10 @@ def test_quick_results_copied_into_the_full_tree_are_refused(both):
             with pytest.raises(DigitcnnError):  # it would have to be trained
                 read(run)
         with pytest.raises(DigitcnnError, match="made in the quick profile") as caught:
-            tables.training_answers.load(name)
+            experiments.training_answers.load(name)
         one_sentence(caught.value)
         with pytest.raises(DigitcnnError, match="would have to be trained"):
-            tables.training_answers(name)
+            experiments.training_answers(name)
 
 
 def test_quick_results_stay_usable_in_their_own_tree(both, monkeypatch):
@@ -212,4 +213,4 @@ def test_quick_results_stay_usable_in_their_own_tree(both, monkeypatch):
         assert runs.stale(runs.get(name)) == ""
         checkpoints.load_model(name)
         assert len(checkpoints.history(name)["test"]) == 8
-        assert len(tables.training_answers.load(name)["predicted"]) > 1000
+        assert len(experiments.training_answers.load(name)["predicted"]) > 1000

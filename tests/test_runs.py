@@ -304,10 +304,10 @@ def test_transfer_gives_mnist_what_it_lacks_one_by_one_and_together(full):
 
 def test_every_named_entry_is_there():
     """Of tables of training: augmentations, optimisers, schedules, activations, divisions."""
-    from digitcnn import model, training
+    from digitcnn import augmentation, model, training
 
     for run in (*runs._registry("full").values(), *runs._registry("quick").values()):
-        assert set(run.augmentation) <= training.AUGMENTATIONS.keys()
+        assert set(run.augmentation) <= augmentation.AUGMENTATIONS.keys()
         assert run.optimizer in training.OPTIMIZERS and run.schedule in training.SCHEDULES
         assert run.activation in model.ACTIVATIONS and run.split in data.DIVISIONS
         training.build_model(run) if run.id in runs.MAIN else None

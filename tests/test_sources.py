@@ -12,7 +12,7 @@ import pytest
 from conftest import one_sentence
 from scipy.io import savemat
 
-from digitcnn import embedded, files, sources
+from digitcnn import files, sources, toy
 from digitcnn.files import DigitcnnError
 
 COUNTS = {"train": 12, "test": 5}
@@ -370,7 +370,7 @@ def test_embedded_data_needs_no_file_and_says_what_it_is(sandbox, monkeypatch):
         source = sources.read(name)
         assert source.images.shape == (count, 3, 32, 32) and source.images.dtype == np.uint8
         assert source.labels.dtype == np.int64 and set(source.labels.tolist()) == set(range(10))
-        assert source.copy == embedded.COPY[name] and "quick profile" in source.copy
+        assert source.copy == toy.COPY[name] and "quick profile" in source.copy
         assert source.file_md5 == {} and source.identity == source.digest
         # The last fifth stands for the official test set.
         assert source.official_test.tolist() == [at >= 0.8 * count for at in range(count)]

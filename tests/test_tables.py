@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from finished import finish
 
-from digitcnn import checkpoints, data, files, runs, tables
+from digitcnn import checkpoints, data, files, runs
 from digitcnn.files import DigitcnnError
+from digitcnn.report import experiments
 
 
 @pytest.fixture
@@ -29,16 +30,16 @@ def measured(monkeypatch):
 
 def test_an_experiment_holds_the_recipe_first_and_every_seed(measured):
     for group, settings in runs.EXPERIMENTS.items():
-        table = tables.experiment(group)
+        table = experiments.experiment(group)
         assert len(table) == 2 * 3 * (1 + len(settings))
         assert table["recipe"].tolist() == [True] * 6 + [False] * 6 * len(settings)
         assert table["setting"].nunique() == 1 + len(settings)
     with pytest.raises(DigitcnnError, match="no experiment 'colour'"):
-        tables.experiment("colour")
+        experiments.experiment("colour")
 
 
 def test_settings_are_compared_with_the_recipe_seed_by_seed(measured):
-    table = tables.experiment_effects()
+    table = experiments.experiment_effects()
     assert len(table) == 2 * sum(map(len, runs.EXPERIMENTS.values()))
     rows = table.set_index(["data", "setting"])
     assert rows.index.is_unique
@@ -52,30 +53,32 @@ def test_settings_are_compared_with_the_recipe_seed_by_seed(measured):
 
 
 def test_every_setting_has_a_name_of_its_own():
-    names = [tables.label(setting) for group in runs.EXPERIMENTS.values() for setting in group]
-    names += [tables.recipe_label(group) for group in ("optimizer", "batch-size", "activation")]
+    names = [experiments.label(setting) for group in runs.EXPERIMENTS.values() for setting in group]
+    names += [
+        experiments.recipe_label(group) for group in ("optimizer", "batch-size", "activation")
+    ]
     assert len(names) == len(set(names))
     assert {"SGD 0.2", "RMSprop 0.001", "batch 64", "no batch norm, rate 0.0125"} <= set(names)
     assert {"leaky ReLU", "no weight averaging", "dropout 0.3", "width × 0.5"} <= set(names)
-    assert set(tables.GROUP_TITLES) == set(runs.EXPERIMENTS)
+    assert set(experiments.GROUP_TITLES) == set(runs.EXPERIMENTS)
 
 
 def test_the_gap_is_between_clean_training_images_and_test(sandbox, monkeypatch):
     finish("mnist")
-    found = tables.generalisation_gap("mnist")
+    found = experiments.generalisation_gap("mnist")
     model, part = checkpoints.load_model("mnist"), data.load("mnist", "train")
-    said = tables.predict_logits(model, part.images).argmax(1)
+    said = experiments.predict_logits(model, part.images).argmax(1)
     assert found["train"] == pytest.approx((said == part.labels).double().mean().item())
     assert found["gap"] == pytest.approx(found["train"] - found["test"])
     assert files.cache_path("results", "train-mnist.npz").is_file()
-    monkeypatch.setattr(tables, "predict_logits", None)  # from here on, only what was kept
-    assert tables.generalisation_gap("mnist") == found
+    monkeypatch.setattr(experiments, "predict_logits", None)  # from here on, only what was kept
+    assert experiments.generalisation_gap("mnist") == found
 
 
 def test_official_results_are_on_the_official_test_set(sandbox):
     for name in runs.DATA:
         finish(runs.official(name).id)
-    table = tables.official_results().set_index(["data", "split"])
+    table = experiments.official_results().set_index(["data", "split"])
     for name in runs.DATA:
         row = table.loc[(name, "test")]
         assert row["images"] == data.labels(name).official_test.sum()
@@ -84,6 +87,6 @@ def test_official_results_are_on_the_official_test_set(sandbox):
 
 
 def test_the_configuration_is_the_recipe():
-    table = dict(tables.configuration().to_numpy())
+    table = dict(experiments.configuration().to_numpy())
     assert table["activation"] == "ReLU" and table["learning rate"].startswith("one cycle, peak")
     assert ("augmentation, SVHN" in table) and ("augmentation, MNIST" in table)

@@ -17,12 +17,11 @@ from hypothesis.extra.numpy import arrays
 from sklearn import metrics
 
 from digitcnn import checkpoints, data, runs, training
+from digitcnn.augmentation import AUGMENTATIONS, augment
 from digitcnn.sources import Source
 from digitcnn.training import (
-    AUGMENTATIONS,
     SCHEDULES,
     Training,
-    augment,
     learn,
     metrics_from_confusion,
     stage,
@@ -138,17 +137,17 @@ def test_large_sets_are_evaluated_in_batches(source, monkeypatch):
 @pytest.fixture(scope="module")
 def digits():
     """Real handwritten digits in colour in [0, 1], (200, 3, 32, 32)."""
-    from digitcnn import embedded
+    from digitcnn import toy
 
-    return training.to_unit(torch.from_numpy(embedded.read_svhn()[0][:200]))
+    return training.to_unit(torch.from_numpy(toy.read_svhn()[0][:200]))
 
 
 @pytest.fixture(scope="module")
 def ink():
     """Real handwritten digits, white on black, (200, 3, 32, 32)."""
-    from digitcnn import embedded
+    from digitcnn import toy
 
-    return training.to_unit(torch.from_numpy(embedded.read_mnist()[0][:200]))
+    return training.to_unit(torch.from_numpy(toy.read_mnist()[0][:200]))
 
 
 def test_to_unit_keeps_pixels():

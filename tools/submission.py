@@ -28,7 +28,8 @@ import portable  # noqa: E402
 import report  # noqa: E402
 from environment import ROOT, SetupError  # noqa: E402
 
-from digitcnn import check, files, provenance, runs  # noqa: E402
+from digitcnn import files, provenance, runs  # noqa: E402
+from digitcnn.report import check  # noqa: E402
 
 PROFILE = ROOT / "_quarto-submission.yml"
 BOOK = ROOT / "_book.submission"
@@ -195,7 +196,7 @@ def notebook_problems() -> list[str]:
 
 
 def model_problems() -> list[str]:
-    """Models that are there but do not load; what is missing `digitcnn.check` says."""
+    """Models that are there but do not load; what is missing `digitcnn.report.check` says."""
     found = []
     for run in runs.registry().values():
         if packs_result(runs.weights_path(run)):

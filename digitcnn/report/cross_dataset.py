@@ -16,11 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
-from . import data, evaluation, files, predictions, runs, stats, store
+from .. import data, files, predictions, runs, stats, store
+from ..sources import NAMES
+from ..training import predict_logits
+from . import evaluation
 from .evaluation import answered
 from .representation import SEED
-from .sources import NAMES
-from .training import predict_logits
 
 EXAMPLES = (0, 2, 3, 4, 6, 7, 8)  # digits that show a control
 

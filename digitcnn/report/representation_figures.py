@@ -10,8 +10,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy.spatial import cKDTree
 
+from ..sources import TITLES
 from .figures import seed_dots
-from .sources import TITLES
 from .style import CLASS_COLOURS, DATA_COLOUR, WIDTH
 
 CLASSES = 10
@@ -202,7 +202,7 @@ def training_chart(results: pd.DataFrame) -> Figure:
     """Accuracy and macro recall on SVHN by setting of the training: a dot a seed, and the mean.
 
     Args:
-        results: the frame of `digitcnn.transfer.training_controls`.
+        results: the frame of `digitcnn.report.cross_dataset.training_controls`.
     """
     settings = list(dict.fromkeys(results["setting"]))
     part = results[results["data"] == "svhn"]

@@ -1,7 +1,7 @@
 """Server: the demonstration's page and its JSON, from the standard library alone.
 
 Gradio would do the same with dozens of packages, seconds of imports and calls home. This serves
-the three files of ``assets/demo/`` and four addresses below ``/api/``, on the loopback interface
+the three files of ``page/`` and four addresses below ``/api/``, on the loopback interface
 only, and answers nobody but a page that it served: another host name (DNS rebinding), another
 origin and a request that is too large are refused.
 """
@@ -20,16 +20,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlsplit
 
-from .files import DigitcnnError
+from ..files import DigitcnnError
 
 if TYPE_CHECKING:
-    from .answers import Answers
+    from .session import Answers
 
 ADDRESS = "127.0.0.1"
 PORT, TRIES = 8765, 20
 LIMIT = 25_000_000  # bytes of a picture file
 DRAWN = 12  # samples at once
-ASSETS = Path(__file__).resolve().parent.parent / "assets" / "demo"
+ASSETS = Path(__file__).resolve().parent / "page"
 FILES = {  # nothing else is served, so no path can lead elsewhere
     "/": ("index.html", "text/html; charset=utf-8"),
     "/demo.css": ("demo.css", "text/css; charset=utf-8"),
@@ -146,7 +146,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _map(self, query: dict) -> dict:
         """The map of a ``model`` and ``data``."""
-        from .sources import checked
+        from ..sources import checked
 
         model, name = (checked(query.get(key, "")) for key in ("model", "data"))
         return self._answers().part(f"map {model} {name}")
@@ -161,7 +161,7 @@ class Handler(BaseHTTPRequestHandler):
                 f"The file is too large: give one of at most {LIMIT // 1_000_000} MB.",
             )
         content, answers = self.rfile.read(int(length)), self._answers()
-        from . import pictures
+        from .. import pictures
 
         return answers.picture(pictures.read(content), query.get("prepare", "auto"))
 

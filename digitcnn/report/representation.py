@@ -21,9 +21,10 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 from sklearn.preprocessing import normalize
 
-from . import checkpoints, data, evaluation, files, predictions, store
-from .model import CLASSES
-from .sources import NAMES
+from .. import checkpoints, data, files, predictions, store
+from ..model import CLASSES
+from ..sources import NAMES
+from . import evaluation
 
 SEED = data.SEED
 NEIGHBOURS = 15  # of UMAP, of the neighbour classifiers and of trustworthiness

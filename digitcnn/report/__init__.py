@@ -15,13 +15,13 @@ import pandas as pd
 from IPython import get_ipython
 from IPython.display import Markdown
 
-from . import files, runs, stats
+from .. import files, runs, stats
 
 
 def start() -> None:
     """Set the figures' style and the seeds; the first call of every chapter."""
+    from ..data import seed_everything
     from . import style
-    from .data import seed_everything
 
     warnings.filterwarnings("ignore", message=".*IProgress.*")
     seed_everything()

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ..predictions import Predictions
+from ..sources import TITLES
+from ..stats import mcnemar
+from . import estimate, number, percent, points, times
 from .evaluation import cross_entropy
 from .improvements import Augmented
-from .predictions import Predictions
-from .report import estimate, number, percent, points, times
-from .sources import TITLES
-from .stats import mcnemar
 from .style import DATA_COLOUR, WIDTH, show_image
 
 WRONG, RIGHT, LABEL = "#D55E00", "#0072B2", "#009E73"
@@ -91,7 +91,7 @@ def difficulty(shares: dict[str, pd.Series], rates: dict[str, pd.DataFrame]) -> 
 
     Args:
         shares: data set name to property name to its `Estimate` among all test images.
-        rates: data set name to the frame of `digitcnn.causes.by_count`.
+        rates: data set name to the frame of `digitcnn.report.errors.by_count`.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.9), width_ratios=(1.05, 1))
     for offset, (name, properties) in enumerate(shares.items()):
@@ -140,7 +140,7 @@ def causes(tables: dict[str, pd.DataFrame]) -> Figure:
     """Share of each property among errors and among correct samples, a panel a data set.
 
     Args:
-        tables: data set name to the frame of `digitcnn.causes.table`.
+        tables: data set name to the frame of `digitcnn.report.errors.table`.
     """
     figure, axes = plt.subplots(1, len(tables), figsize=(WIDTH, 3.5))
     for axis, (name, table) in zip(axes, tables.items(), strict=True):
@@ -246,7 +246,7 @@ def reliability(frames: dict[str, dict[str, pd.DataFrame]]) -> Figure:
 
     Args:
         frames: data set name to kind (``raw``, ``scaled``) to a frame of
-            `digitcnn.evaluation.reliability`.
+            `digitcnn.report.evaluation.reliability`.
     """
     figure, axes = plt.subplots(1, len(frames), figsize=(WIDTH, 3.3), sharey=True)
     for axis, (name, kinds) in zip(axes, frames.items(), strict=True):
@@ -289,7 +289,7 @@ def coverage(
 
 
 def cause_table(table: pd.DataFrame) -> pd.DataFrame:
-    """The frame of `digitcnn.causes.table` as shown."""
+    """The frame of `digitcnn.report.errors.table` as shown."""
 
     def shown_ratio(row: pd.Series) -> str:
         if row["errors"] and not row["among_correct"].value:  # the ratio has no upper end
@@ -313,7 +313,7 @@ def cause_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def class_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame of `digitcnn.evaluation.per_class` as shown."""
+    """The frame of `digitcnn.report.evaluation.per_class` as shown."""
     shown = frame.assign(support=frame["support"].map(number))
     for column in ("precision", "recall", "f1"):
         shown[column] = [estimate(each, 1) for each in frame[column]]

@@ -14,8 +14,8 @@ import time
 import webbrowser
 from typing import TYPE_CHECKING
 
-from . import files
-from .files import DigitcnnError
+from .. import files
+from ..files import DigitcnnError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,7 +74,7 @@ def on_page(options: argparse.Namespace) -> None:
         display = sys.platform != "linux" or os.getenv("DISPLAY") or os.getenv("WAYLAND_DISPLAY")
         if display and not options.no_browser:
             webbrowser.open(serving.url)
-        from .answers import Answers  # imports torch
+        from .session import Answers  # imports torch
 
         serving.answers = Answers()
         for sentence in dict.fromkeys(serving.answers.load()):
@@ -89,8 +89,8 @@ def on_page(options: argparse.Namespace) -> None:
 def in_terminal(options: argparse.Namespace) -> None:
     """Show a random test sample at each Enter."""
     files.say("Reading models and data …")
-    from . import sources
-    from .answers import Answers
+    from .. import sources
+    from .session import Answers
 
     name = sources.checked(options.data or "svhn")
     answers = Answers(options.seed)
@@ -117,7 +117,7 @@ def colourful() -> bool:
 
 def shown(sample: dict, among: int, fancy: bool) -> str:
     """A test sample and both models' answers in 16 lines of at most 80 characters."""
-    from .sources import TITLES
+    from ..sources import TITLES
 
     columns = [picture_lines(sample["pixels"], fancy)]
     for model, answer in sample["answers"].items():

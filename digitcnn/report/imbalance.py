@@ -22,10 +22,10 @@ from sklearn.metrics import (
 )
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
-from . import checkpoints, data, files, predictions, runs, stats, store
+from .. import checkpoints, data, files, predictions, runs, stats, store
+from ..runs import CASES, CONTROLS, PAIR, RunConfig
+from ..sources import NAMES
 from .evaluation import answered
-from .runs import CASES, CONTROLS, PAIR, RunConfig
-from .sources import NAMES
 
 SEED = data.SEED
 FEW = 2000  # samples in quadratic measures

@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from . import data, evaluation, predictions, store
-from .predictions import Predictions
-from .stats import proportion, ratio
+from .. import data, predictions, store
+from ..predictions import Predictions
+from ..stats import proportion, ratio
+from . import evaluation
 
 LOW_CONTRAST = 0.25  # of the distance from black to white
 BLURRED = 0.20  # of an image's contrast from pixel to pixel; a sharp edge has about 0.5

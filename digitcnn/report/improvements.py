@@ -1,7 +1,7 @@
 """Improvements without retraining: several views of an image, and leave to say nothing.
 
 Whatever is chosen (transforms, thresholds) is chosen on the validation split; the test split only
-reports. Temperature scaling is in `digitcnn.evaluation`.
+reports. Temperature scaling is in `digitcnn.report.evaluation`.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import data, predictions, runs, store
+from .. import data, predictions, runs, store
+from ..model import DigitCNN
+from ..predictions import Predictions, softmax
+from ..stats import proportion
+from ..training import EVALUATION_BATCH, predict_logits
 from .evaluation import cross_entropy
-from .model import DigitCNN
-from .predictions import Predictions, softmax
-from .stats import proportion
-from .training import EVALUATION_BATCH, predict_logits
 
 # Selective prediction
 

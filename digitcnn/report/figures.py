@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .sources import TITLES
+from ..sources import TITLES
 from .style import DATA_COLOUR, SPLIT_COLOUR, WIDTH, show_image
 
 
@@ -60,30 +60,23 @@ def class_distribution(shares: dict[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-def intensity(histograms: dict[str, np.ndarray], statistics: dict[str, pd.DataFrame]) -> Figure:
+def intensity(pixels: dict[str, dict[str, np.ndarray]]) -> Figure:
     """Grey-value histograms (left) and mean against contrast of single images (right).
 
     Args:
-        histograms: data set name to shares of equal steps of [0, 1].
-        statistics: data set name to a frame with the columns ``mean`` and ``contrast``.
+        pixels: data set name to what `digitcnn.report.dataset.pixels` gives.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.8))
-    for name, shares in histograms.items():
-        edges = np.linspace(0, 1, len(shares) + 1)
-        left.stairs(100 * shares, edges, color=DATA_COLOUR[name], label=TITLES[name], linewidth=1.4)
+    for name, kept in pixels.items():
+        edges = np.linspace(0, 1, len(kept["histogram"]) + 1)
+        shares = 100 * kept["histogram"]
+        left.stairs(shares, edges, color=DATA_COLOUR[name], label=TITLES[name], linewidth=1.4)
+        right.scatter(
+            *kept["drawn"].T, s=3, alpha=0.25, color=DATA_COLOUR[name], linewidths=0,
+            rasterized=True,
+        )  # fmt: skip
     left.set(yscale="log", xlabel="grey value", ylabel="share of all pixels (%)", xlim=(0, 1))
     left.legend()
-    for name, frame in statistics.items():
-        sample = frame.sample(min(3000, len(frame)), random_state=0)
-        right.scatter(
-            sample["mean"],
-            sample["contrast"],
-            s=3,
-            alpha=0.25,
-            color=DATA_COLOUR[name],
-            linewidths=0,
-            rasterized=True,
-        )
     right.set(xlabel="mean of an image", ylabel="contrast (standard deviation)", xlim=(0, 1))
     return figure
 

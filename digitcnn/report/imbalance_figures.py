@@ -8,10 +8,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from pandas.core.groupby import DataFrameGroupBy
 
+from ..sources import TITLES
+from . import spread
 from .figures import seed_dots
 from .imbalance import CaseMaps, Scores
-from .report import spread
-from .sources import TITLES
 from .style import DATA_COLOUR, WIDTH
 
 CASE_TITLES = {
@@ -57,7 +57,7 @@ def metrics_table(
     """`MEASURES` as rows, model and case as columns: mean ± standard deviation over the seeds.
 
     Args:
-        by_case: `digitcnn.imbalance.results`, grouped by model, case and data.
+        by_case: `digitcnn.report.imbalance.results`, grouped by model, case and data.
         cases: which of them.
         test: by model, the test split that it sees.
     """
@@ -132,7 +132,7 @@ def shares(table: pd.DataFrame, true_share: dict[str, float]) -> Figure:
     """Share of images called 1 against the share of 1 in training, a panel a test set.
 
     Args:
-        table: rows of `digitcnn.imbalance.results`.
+        table: rows of `digitcnn.report.imbalance.results`.
         true_share: by test set, the true share of 1 (dashed).
     """
     figure, axes = plt.subplots(1, len(true_share), figsize=(WIDTH, 2.9), sharey=True)
@@ -192,7 +192,7 @@ def case_maps(maps: dict[str, CaseMaps]) -> Figure:
     """Aligned maps: rows of panels test sets, columns cases.
 
     Args:
-        maps: by test set, a `digitcnn.imbalance.CaseMaps`. Rings in case 1: its training
+        maps: by test set, a `digitcnn.report.imbalance.CaseMaps`. Rings in case 1: its training
             images; crosses: test images that are misclassified.
     """
     cases = list(next(iter(maps.values())).points)
@@ -236,8 +236,8 @@ def few_pixels(by_data: dict[str, pd.DataFrame], networks: pd.DataFrame) -> Figu
     """Balanced accuracy of the nearest image by pixels (left), and of the networks (right).
 
     Args:
-        by_data: `digitcnn.imbalance.pixel_neighbours` by data set.
-        networks: rows of `digitcnn.imbalance.results`, on the own test split.
+        by_data: `digitcnn.report.imbalance.pixel_neighbours` by data set.
+        networks: rows of `digitcnn.report.imbalance.results`, on the own test split.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.8), width_ratios=(1, 1.4))
     for name, table in by_data.items():
@@ -264,7 +264,7 @@ def control_chart(table: pd.DataFrame) -> Figure:
     """Balanced accuracy of every case and control on the own test split: a dot a seed, and mean.
 
     Args:
-        table: rows of `digitcnn.imbalance.results`.
+        table: rows of `digitcnn.report.imbalance.results`.
     """
     names = list(DATA_COLOUR)
     figure, axes = plt.subplots(1, len(names), figsize=(WIDTH, 2.9), sharey=True)

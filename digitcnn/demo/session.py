@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import data, files, pictures, predictions, preparation, rejection, runs, sources
-from .files import DigitcnnError
-from .model import CLASSES
-from .sources import NAMES, TITLES
+from .. import data, files, pictures, predictions, preparation, rejection, runs, sources
+from ..files import DigitcnnError
+from ..model import CLASSES
+from ..sources import NAMES, TITLES
 
 NEAREST = 15  # samples that say where a picture belongs in a map
 MAP_SIZE = 1000  # places in a map are whole numbers from 0 to this
@@ -171,9 +171,9 @@ def stored_map(model: str, name: str) -> dict:
     """
     from matplotlib.colors import to_hex
 
-    from . import representation
-    from .representation_figures import class_anchors
-    from .style import CLASS_COLOURS
+    from ..report import representation
+    from ..report.representation_figures import class_anchors
+    from ..report.style import CLASS_COLOURS
 
     labels = stored_predictions(model, name).labels
     xy = representation.coordinates.load(representation.Map(model, (name,)))["xy"].astype("f4")

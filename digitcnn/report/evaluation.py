@@ -13,10 +13,10 @@ import pandas as pd
 from scipy import optimize
 from sklearn import metrics
 
-from . import checkpoints, data, files, runs, stats
-from .model import CLASSES
-from .predictions import Predictions, softmax
-from .stats import Estimate, percentiles, proportion
+from .. import checkpoints, data, files, runs, stats
+from ..model import CLASSES
+from ..predictions import Predictions, softmax
+from ..stats import Estimate, percentiles, proportion
 
 BINS = 15  # of equal width, as in Guo et al. 2017
 DIGITS = np.arange(CLASSES)

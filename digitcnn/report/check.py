@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
-from . import files, provenance, runs, status
+from .. import files, provenance, runs, status
 from .requirements import REQUIREMENTS
 
 
@@ -34,7 +34,7 @@ def problems() -> list[str]:
 @functools.cache
 def renderer() -> ModuleType:
     """``tools/portable.py`` as a module; it is no part of the package."""
-    path = Path(__file__).resolve().parent.parent / "tools" / "portable.py"
+    path = Path(__file__).resolve().parents[2] / "tools" / "portable.py"
     spec = importlib.util.spec_from_file_location("portable", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -1,4 +1,4 @@
-"""Hover: maps that show a sample's image, class and prediction under the pointer, in HTML.
+"""Interactive: maps that show a sample's image, class and prediction under the pointer, in HTML.
 
 They need no network and no other file. `shared` is called once a page, `hover_map` for each
 figure; where a page does not run scripts, the figure's static picture stays.
@@ -17,10 +17,10 @@ from IPython.display import HTML
 from PIL import Image
 from torch import Tensor
 
-from . import data, predictions
+from .. import data, predictions
+from ..sources import NAMES, TITLES
 from .representation import Map
 from .representation_figures import class_anchors
-from .sources import NAMES, TITLES
 from .style import DATA_COLOUR
 
 TILE, QUALITY = 24, 20  # pixels of a thumbnail, and WebP's quality from 0 to 100
@@ -43,7 +43,7 @@ def mosaic(images: Tensor, tile: int = TILE) -> tuple[Image.Image, int]:
 def shared() -> HTML:
     """Script, style, labels, predictions and thumbnails of all test samples of both data sets."""
     folder = Path(__file__).parent
-    style, script = ((folder / f"hover.{kind}").read_text("utf-8") for kind in ("css", "js"))
+    style, script = ((folder / f"interactive.{kind}").read_text("utf-8") for kind in ("css", "js"))
     calls = []
     for name in NAMES:
         split, buffer = data.load(name, "test"), io.BytesIO()

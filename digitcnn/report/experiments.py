@@ -1,107 +1,19 @@
-"""Tables of chapters 1 and 2: what the data is like, and what the training runs found."""
+"""Chapter 2: the network, the training runs, and what the experiments found."""
 
 from __future__ import annotations
-
-import hashlib
 
 import numpy as np
 import pandas as pd
 import torch
 
-from . import checkpoints, data, predictions, runs, stats, store
+from .. import checkpoints, data, predictions, runs, stats, store
+from ..files import DigitcnnError
+from ..model import DigitCNN
+from ..sources import TITLES
+from ..training import build_model, predict_logits
 from .evaluation import answered
-from .files import DigitcnnError
-from .model import DigitCNN
-from .sources import TITLES
-from .training import build_model, predict_logits
 
 DIGITS = list(range(10))
-
-
-def first_of_each_class(name: str, split: str, count: int = 2) -> np.ndarray:
-    """The first `count` images of each class in a split, uint8 (10, count, 3, 32, 32)."""
-    samples = data.load(name, split)
-    labels = samples.labels.numpy()
-    chosen = [np.flatnonzero(labels == digit)[:count] for digit in DIGITS]
-    return samples.images[torch.from_numpy(np.stack(chosen))].numpy()
-
-
-def split_sizes() -> pd.DataFrame:
-    """Number of images by data set (rows) and split (columns), with the total."""
-    rows = {}
-    for name, title in TITLES.items():
-        parts = runs.split_sizes(name)
-        rows[title] = {part: parts[part]["images"] for part in data.SPLITS}
-    frame = pd.DataFrame(rows).T.rename_axis("data set")
-    return frame.assign(total=frame.sum(axis=1))
-
-
-def class_counts(name: str) -> pd.DataFrame:
-    """Number of images by class (rows) and split (columns)."""
-    parts = runs.split_sizes(name)
-    counts = {part: parts[part]["class_counts"] for part in data.SPLITS}
-    return pd.DataFrame(counts, index=pd.Index(DIGITS, name="class"))
-
-
-def stratification_error(name: str) -> float:
-    """Largest difference between a class's share in a split and in the pool, in [0, 1]."""
-    counts = class_counts(name)
-    shares, pooled = counts / counts.sum(), counts.sum(axis=1) / counts.to_numpy().sum()
-    return float(shares.sub(pooled, axis=0).abs().to_numpy().max())
-
-
-def intensity(name: str) -> pd.DataFrame:
-    """Mean and standard deviation of the pixels in [0, 1] by split (rows) and channel."""
-    rows = {}
-    for split in data.SPLITS:
-        pixels = data.load(name, split).images.float().div_(255)
-        std, mean = torch.std_mean(pixels, dim=(0, 2, 3))
-        rows[split] = {
-            **{f"mean {c}": float(v) for c, v in zip("RGB", mean, strict=True)},
-            **{f"std {c}": float(v) for c, v in zip("RGB", std, strict=True)},
-        }
-    return pd.DataFrame(rows).T.rename_axis("split")
-
-
-def image_statistics(name: str, split: str = "train") -> pd.DataFrame:
-    """Per image: mean intensity and contrast (standard deviation of its grey values), in [0, 1]."""
-    grey = data.load(name, split).images.float().div_(255).mean(1).flatten(1)
-    return pd.DataFrame({"mean": grey.mean(1).numpy(), "contrast": grey.std(1).numpy()})
-
-
-def intensity_histogram(name: str, split: str = "train", bins: int = 64) -> np.ndarray:
-    """Share of grey values in each of `bins` equal steps of [0, 1]; sums to 1."""
-    images = data.load(name, split).images.to(torch.int32)
-    grey = images.sum(1).flatten()  # 0 to 765
-    counts = torch.bincount(grey * bins // 766, minlength=bins).double()
-    return (counts / counts.sum()).numpy()
-
-
-def duplicates(name: str) -> dict[str, int]:
-    """Exact copies (equal in every pixel) in the pool and across the boundary of the splits.
-
-    Returns:
-        ``copies``: images beyond the first of each set of equal ones; ``test`` and
-        ``validation``: images of that split with an equal image in the training split;
-        ``conflicting``: sets of equal images with different labels.
-    """
-    source, indices = data.pool(name), data.split_indices(name)
-    digests = pd.Series([hashlib.blake2b(image.tobytes()).digest() for image in source.images])
-    group = digests.groupby(digests).ngroup().to_numpy()
-    train = np.unique(group[indices["train"]])
-    labels_per_group = pd.Series(source.labels).groupby(group).nunique()
-    return {
-        "copies": int(len(group) - group.max() - 1),
-        "validation": int(np.isin(group[indices["validation"]], train).sum()),
-        "test": int(np.isin(group[indices["test"]], train).sum()),
-        "conflicting": int((labels_per_group > 1).sum()),
-    }
-
-
-def official_share(name: str) -> pd.Series:
-    """Share of each split's images that the official division has in its test set."""
-    official = data.labels(name).official_test
-    return pd.Series({s: official[at].mean() for s, at in data.split_indices(name).items()})
 
 
 def architecture(run: str) -> pd.DataFrame:

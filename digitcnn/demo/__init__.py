@@ -1,0 +1,1 @@
+"""Demo: the saved models at work, on a local page or as text."""
