@@ -444,7 +444,7 @@ try:
     from matplotlib_inline.backend_inline import set_matplotlib_formats
     plt.rcParams.update({{"figure.figsize": ({width}, {height}), "figure.dpi": {dpi},
                          "savefig.dpi": "figure"}})
-    set_matplotlib_formats("retina")
+    set_matplotlib_formats("retina", "svg")
 except Exception:
     pass
 try:
@@ -454,7 +454,7 @@ except Exception:
     pass
 """
 MIME = {  # the outputs that a format shows, best first (as Quarto orders them)
-    "html": ("text/html", "text/markdown", "image/svg+xml", "image/png", "text/plain"),
+    "html": ("text/html", "text/markdown", "image/png", "image/svg+xml", "text/plain"),
     "pdf": ("text/markdown", "image/svg+xml", "image/png", "text/html", "text/plain"),
 }
 DEFAULTS = ["echo", "output", "warning", "include", "eval"]  # options that are on by default

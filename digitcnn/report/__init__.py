@@ -7,6 +7,8 @@ puts numbers into its prose with `percent`, `number` and `interval`; it computes
 from __future__ import annotations
 
 import math
+import random
+import sys
 import warnings
 from collections.abc import Iterable
 
@@ -19,12 +21,18 @@ from .. import files, runs, stats
 
 
 def start() -> None:
-    """Set the figures' style and the seeds; the first call of every chapter."""
-    from ..data import seed_everything
+    """Set the figures' style and the seeds; the first call of every chapter.
+
+    torch is seeded where it is there: a chapter that finds its results stored does not load it, and
+    training seeds it for itself.
+    """
     from . import style
 
     warnings.filterwarnings("ignore", message=".*IProgress.*")
-    seed_everything()
+    random.seed(runs.SEED)
+    np.random.seed(runs.SEED)
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(runs.SEED)
     style.set_style()
     if shell := get_ipython():  # else inline text is shown as Python's repr, with \u202f in it
         shell.display_formatter.formatters["text/markdown"].for_type(str, str)
