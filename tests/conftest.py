@@ -47,7 +47,7 @@ def faults() -> Faults:
 
 @functools.cache
 def toy_data(name: str):
-    """The embedded data, made once: it takes a second."""
+    """The toy data, made once: it takes a second."""
     from digitcnn import toy
 
     return toy.READERS[name]()

@@ -652,7 +652,7 @@ def all_files(trained):
     """The tree of `trained` with a stored result and an unfinished checkpoint of the run."""
     rng = np.random.default_rng(0)
     arrays = {"logits": rng.normal(size=(50, 10)).astype(np.float32), "labels": np.arange(50) % 10}
-    store.write(arrays_path(), arrays, "embedded.read_svhn", ["value 1"])
+    store.write(arrays_path(), arrays, "toy.read_svhn", ["value 1"])
     running = training.Training(TINY, data.pool("mnist"), torch.device("cpu"))
     running.run_epoch()
     about = {"kind": "checkpoint", "run": "tiny", "epoch": "1", "seconds": "[0.5]",

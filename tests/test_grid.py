@@ -464,6 +464,7 @@ def wait_for(condition, seconds: float = 300):
     return found
 
 
+SECONDS = ("svhn-case3-short", "mnist-case3-short")  # runs of some seconds in the quick profile
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 
 
@@ -473,7 +474,7 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="ne
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_all_workers_and_the_same_command_goes_on(sandbox, sign, faults):
     """The real command with two processes, ended in the middle, and typed again."""
-    names = ("svhn", "mnist")
+    names = SECONDS
     with faults.one(f"{sign.name} at the command line"):
         process = digitcnn("train", *names, "--jobs", "2")
         both = [runs.get(name) for name in names]
@@ -500,7 +501,7 @@ def test_a_signal_ends_all_workers_and_the_same_command_goes_on(sandbox, sign, f
 @needs_proc
 @pytest.mark.timeout(900)
 def test_a_killed_worker_goes_on_from_its_checkpoint_then_is_reported(sandbox, faults):
-    run = runs.get("svhn")
+    run = runs.get(SECONDS[0])
     with faults.one("kill -9 of a worker"):
         process = digitcnn("train", run.id, "svhn-exp-recipe", "--jobs", "1")
         killed = []
@@ -525,7 +526,7 @@ def test_a_killed_worker_goes_on_from_its_checkpoint_then_is_reported(sandbox, f
 @needs_proc
 @pytest.mark.timeout(900)
 def test_workers_end_when_their_parent_is_killed(sandbox, faults):
-    run = runs.get("svhn")
+    run = runs.get(SECONDS[0])
     with faults.one("kill -9 of the command"):
         process = digitcnn("train", run.id, "--jobs", "1")
         wait_for(lambda: status.saved_epoch(run) or process.poll())

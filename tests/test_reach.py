@@ -75,8 +75,10 @@ def empty(tmp_path, monkeypatch):
 @pytest.fixture
 def package(empty):
     """A copy of this package in its place."""
-    for path in PACKAGE.glob("*.py"):
-        shutil.copy(path, empty.folder)
+    for path in PACKAGE.rglob("*.py"):
+        copied = empty.folder / path.relative_to(PACKAGE)
+        copied.parent.mkdir(exist_ok=True)
+        shutil.copy(path, copied)
     clear()
     return empty
 
@@ -110,8 +112,11 @@ def test_what_is_reached_is_what_decides():
 
 def move_the_model(package: Copy) -> None:
     (package.folder / "model.py").rename(package.folder / "network.py")
-    for path in package.folder.glob("*.py"):
-        package.write(path.stem, re.sub(r"\.model import", ".network import", path.read_text()))
+    for path in package.folder.rglob("*.py"):
+        path.write_text(
+            re.sub(r"\.model import", ".network import", path.read_text("utf-8")), "utf-8"
+        )
+    clear()
     assert "from .network import" in package.text("training")
 
 

@@ -206,7 +206,7 @@ def test_stored_results_say_why_they_do_not_count(whole, capsys):
     (whole / "input.txt").write_text("first")
     for name, token in {"a": "value 1", "b": "file input.txt", "c": "value 1"}.items():
         path = files.cache_path("results", f"{name}.npz")
-        store.write(path, {"x": np.arange(3)}, "embedded.read_mnist", [token])
+        store.write(path, {"x": np.arange(3)}, "toy.read_mnist", [token])
     files.write_whole(files.cache_path("other", "d.npz"), b"rubbish")
     (whole / "input.txt").write_text("second")
     path = files.cache_path("results", "c.npz")
