@@ -123,6 +123,8 @@ def one_run(sandbox, monkeypatch):
     run = dataclasses.replace(runs.MAIN["mnist"], epochs=50)
     monkeypatch.setattr(runs, "registry", lambda: {run.id: run})
     monkeypatch.setattr(status, "state", lambda run: "current")
+    about = {"ingredients": {}, "diverged": None}
+    files.write_json(runs.record_path(run), runs.sealed(about))
     for split in ("train", *run.held_out):
         rows = [f"{epoch}\t0.1\t0.9\t0.9\t0.9" for epoch in range(1, 51)]
         header = "epoch\tloss\taccuracy\tprecision\trecall"
