@@ -72,14 +72,14 @@ def letters(random: np.random.Generator) -> np.ndarray:
 
 
 def flagged(model: torch.nn.Module, name: str, made: list[np.ndarray]) -> float:
-    """Share of pictures that are called blank or score below the threshold."""
+    """Share of pictures that are called blank or cluttered, or score below the threshold."""
     found = [
         preparation.prepare_for([name], np.clip(pixels, 0, 255).astype(np.uint8))[name][0]
         for pixels in made
     ]
     images = torch.from_numpy(np.stack([each.image for each in found]))
     below = rejection.unlike(predictions.predict_logits(model, images).cpu().numpy(), name)
-    return float(np.mean(below | [each.blank for each in found]))
+    return float(np.mean(below | [each.blank or each.cluttered for each in found]))
 
 
 def main() -> None:

@@ -61,12 +61,13 @@ def predict_command(options: argparse.Namespace) -> str:
     from . import data, predictions, rejection, sources
 
     model = predictions.load(model_name)
-    bad, notes = 0, {}
+    bad, notes, clutter = 0, {}, set()
     if options.images:
         names, found, bad = _read(options, model_name)
         pictures, labels = torch.from_numpy(np.stack([each.image for each in found])), None
         notes = {i: each.note for i, each in enumerate(found) if each.note}
         blank = {i for i, each in enumerate(found) if each.blank}
+        clutter = {i for i, each in enumerate(found) if each.cluttered}
     else:
         test = data.load(data_name, "test")
         count = min(options.random, len(test))
@@ -87,7 +88,8 @@ def predict_command(options: argparse.Namespace) -> str:
             line += "   wrong"
         else:
             right += 1
-        if not labels and position not in blank and rejection.unlike(logits[position], model_name):
+        unlike = position in clutter or rejection.unlike(logits[position], model_name)
+        if unlike and not labels and position not in blank:
             line += "   nothing like a digit"
         lines.append(line + (f"   ({notes[position]})" if position in notes else ""))
     if labels:

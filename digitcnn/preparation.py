@@ -37,6 +37,7 @@ BESIDE, ABOVE = 0.08, 0.35  # gaps between pieces of one digit, as shares of its
 MOST = 40  # pieces that are looked at, those with most ink
 SPECK = 0.01  # ink of a piece that is ignored, as a share of the greatest piece's
 BOX = 20  # MNIST's
+UNEVEN, TANGLE = 0.12, 130  # see `is_cluttered`
 STROKE = (2.5, 4.5)  # plausible widths in that box
 GAP, SLACK = 7.0, 0.45  # in that box, for the pieces of a broken stroke
 SQUARE, WHOLE = 1.3, 0.7  # SVHN's square, of the digit's longer side; a digit that fills a picture
@@ -55,12 +56,14 @@ class Prepared:
             and height; None if the picture was taken whole.
         note: what has to be said: why it was taken whole, or that other digits are there.
         blank: whether no ink was found.
+        cluttered: whether the ground is too uneven, or the ink too tangled, for a digit.
     """
 
     image: np.ndarray
     box: tuple[float, float, float, float] | None = None
     note: str = ""
     blank: bool = False
+    cluttered: bool = False
 
 
 def prepare_for(
@@ -100,7 +103,8 @@ def _prepared(found: Look, pixels: np.ndarray, name: str, every: bool) -> list[P
         y, x = found.boxes[number]
         box = (x.start / width, y.start / height, x.stop / width, y.stop / height)
         draw = mnist_image if name == "mnist" else svhn_image
-        prepared.append(Prepared(draw(found, number), box, note))
+        clutter = is_cluttered(found, number)
+        prepared.append(Prepared(draw(found, number), box, note, cluttered=clutter))
     return prepared
 
 
@@ -182,14 +186,16 @@ class Look:
 def look(pixels: np.ndarray) -> Look:
     """Find ink in a picture uint8 (H, W, 3)."""
     pixels = searched(pixels)
-    dark, bright, noise = one_channel(pixels)
+    dark, bright, noise, margin = one_channel(pixels)
     brush = max(3, round(BRUSH * min(dark.shape)))
-    # Beyond the border there is nothing, neither dark nor bright.
-    ground = ndimage.maximum_filter(dark, brush, mode="constant", cval=-1)
-    ground = ndimage.minimum_filter(ground, brush, mode="constant", cval=2)
+    beyond = {"mode": "edge"} if margin is None else {"constant_values": margin}
+    wide = np.pad(dark, brush, **beyond)
+    ground = ndimage.minimum_filter(ndimage.maximum_filter(wide, brush), brush)
+    ground = ground[brush:-brush, brush:-brush]
     depth = ground - dark
-    if not bright:
-        depth /= np.maximum(ground, 0.2)  # less light, less contrast
+    if not bright:  # less light, less contrast
+        depth /= np.maximum(ground, 0.2)
+        noise /= max(0.2, float(np.quantile(ground, 0.1)))
     depth -= np.quantile(depth, 0.3)  # a closing lies above noise
     found = Look(pixels, dark, ground, depth, depth > 2, np.full(depth.shape, -1), [])
     deepest = np.quantile(depth, 0.999)
@@ -209,27 +215,39 @@ def searched(pixels: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
 
 
-def one_channel(pixels: np.ndarray) -> tuple[np.ndarray, bool, float]:
+def one_channel(pixels: np.ndarray) -> tuple[np.ndarray, bool, float, float | None]:
     """Grey, red, green or blue, whichever deviates most from the picture's border.
 
     Returns float (H, W) in [0, 1] in which ink is dark, smoothed the more the noisier it is;
-    whether ink was bright; and the noise that is left, as a standard deviation.
+    whether ink was bright; the noise that is left, as a standard deviation; and the ground's value
+    beyond the border: the border's own if it has one, else None.
     """
     colour = pixels.astype(np.float32) / 255
     grey = colour @ GREY
-    noise = 1.6 * float(np.median(np.abs(grey - ndimage.uniform_filter(grey, 3))))
-    sigma = float(np.clip(50 * noise, *SMOOTH))
+    sigma = float(np.clip(50 * noise_of(grey), *SMOOTH))
     edge = max(1, round(0.02 * min(grey.shape)))
-    best, chosen = -1.0, None
-    for channel, weight in ((grey, 1.3), *((colour[..., i], 1) for i in range(3))):
-        channel = ndimage.gaussian_filter(channel, sigma)
+    best = -1.0
+    for noisy, weight in ((grey, 1.3), *((colour[..., i], 1) for i in range(3))):
+        channel = ndimage.gaussian_filter(noisy, sigma)
         sides = (channel[:edge], channel[-edge:], channel[:, :edge], channel[:, -edge:])
-        border = np.median(np.concatenate([side.ravel() for side in sides]))
-        low, high = np.quantile(channel, [0.001, 0.999]) - border
-        if weight * max(-low, high) > best:
-            best, chosen = weight * max(-low, high), (channel, bool(high > -low))
-    channel, bright = chosen
-    return (1 - channel if bright else channel), bright, noise / (1 + 2 * sigma)
+        border = np.concatenate([side.ravel() for side in sides])
+        middle = float(np.median(border))
+        low, high = np.quantile(channel, [0.001, 0.999]) - middle
+        deviation = max(-low, high)
+        if weight * deviation > best:
+            best, bright = weight * deviation, bool(high > -low)
+            even = np.mean(np.abs(border - middle) < 0.15 * deviation) > 0.5
+            chosen, margin = (channel, noisy), middle if even else None
+    channel, noisy = chosen
+    noise = noise_of(noisy) / (1 + 2 * sigma)
+    if bright:
+        return 1 - channel, True, noise, None if margin is None else 1 - margin
+    return channel, False, noise, margin
+
+
+def noise_of(channel: np.ndarray) -> float:
+    """The standard deviation of a channel's noise, estimated from its finest detail."""
+    return 1.6 * float(np.median(np.abs(channel - ndimage.uniform_filter(channel, 3))))
 
 
 def ink_mask(depth: np.ndarray, deepest: float, least: float) -> np.ndarray:
@@ -296,6 +314,23 @@ def _overlap(boxes: np.ndarray, some: list[int], others: list[int]) -> bool:
     """Whether the box around some boxes (top, left, bottom, right) overlaps that around others."""
     start = np.maximum(boxes[some, :2].min(0), boxes[others, :2].min(0))
     return bool((start < np.minimum(boxes[some, 2:].max(0), boxes[others, 2:].max(0))).all())
+
+
+def is_cluttered(found: Look, number: int) -> bool:
+    """Whether what was found as a digit lies among other things, or is a tangle.
+
+    The root mean square of what is left of the ground, as a share of the ink's depth, is 0.09 at
+    most in nearly all photographs of a digit; the ink's outline is hardly ever longer than 110
+    pixels of MNIST's box.
+    """
+    y, x = found.boxes[number]
+    ink = found.labels == number
+    rest = np.where(ndimage.maximum_filter(ink, 7), 0, np.maximum(found.depth, 0))
+    uneven = np.sqrt((rest**2).mean()) / found.depth[ink].mean()
+    scale = BOX / max(y.stop - y.start, x.stop - x.start)
+    smooth = ndimage.gaussian_filter(np.pad(ink[y, x], 2).astype(np.float32), 0.4 / scale) > 0.5
+    outline_length = (smooth & ~ndimage.binary_erosion(smooth)).sum() * scale
+    return bool(uneven > UNEVEN or outline_length > TANGLE)
 
 
 def strokes(found: Look, number: int) -> np.ndarray:

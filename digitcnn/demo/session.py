@@ -124,7 +124,8 @@ class Answers:
             image = torch.from_numpy(digit.image[None])
             about = {"pixels": digit.image, "note": digit.note, "box": digit.box}
             for answer in self._read(image, likely_place, [name])[0]["answers"].values():
-                found["answers"][name] = answer | about | {"blank": digit.blank}
+                about |= {"blank": digit.blank, "unlike": answer["unlike"] or digit.cluttered}
+                found["answers"][name] = answer | about
         return found
 
     def _read(
