@@ -91,8 +91,7 @@ class Chapter:
         self.cells: list[tuple[dict, str]] = [({"label": "find-the-project"}, FIRST_CELL)]
         for passage, own, code in portable.passages(self.text[at:]):
             self.parts.append(passage)
-            # The last cell of a chapter records what the frozen report was made from.
-            if code is None or "report.colophon(" in code:
+            if code is None:
                 continue
             self.parts.append(mark("CELL", len(self.cells)) + self.caption(own))
             self.cells.append((own, code))

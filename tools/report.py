@@ -114,9 +114,10 @@ def stale_documents() -> list:
 
 
 def step(tool: str, project: Path, *arguments: str, **more: str) -> None:
-    """Run another tool of the project to its end, its output on the terminal."""
+    """Run another tool of the project, or a command of its module, with its output shown."""
     env = environment.environment(PYTHONUNBUFFERED="1", **more)
-    command = [environment.PYTHON, project / "tools" / tool, *arguments]
+    program = [project / "tools" / tool] if tool.endswith(".py") else ["-m", "digitcnn", tool]
+    command = [environment.PYTHON, *program, *arguments]
     process = subprocess.Popen(command, env=env, cwd=project)
     try:
         status = process.wait()
@@ -150,7 +151,7 @@ def quick(document: str = "") -> None:
         step("portable.py", project, "--page", document, "--output", str(page), "--banner", BANNER)
         announce("Quick page", [page], began)
         return
-    step("train.py", project, **names)
+    step("train", project, "--all", **names)
     step("execute.py", project, "--profile", "quick", **names)
     render(project, quarto, project / "_book.new", profile="quick", **names)
     html, pdf = check(project / "_book.new")
