@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from digitcnn import checkpoints, data, files, pictures, prediction_table, predictions, runs
+from digitcnn import checkpoints, data, pictures, prediction_table, predictions, runs
 from digitcnn.files import DigitcnnError
 from digitcnn.training import build_model
 
@@ -138,9 +138,8 @@ def test_a_loaded_model_gives_probabilities(quick_root):
 
 def test_loading_never_trains(quick_root, monkeypatch):
     monkeypatch.setattr(checkpoints, "train", lambda run: pytest.fail("training was started"))
-    checkpoints.weights_path(runs.get("mnist-exp")).unlink(missing_ok=True)
-    with pytest.raises(DigitcnnError, match="missing"):
-        predictions.load("mnist-exp")
+    with pytest.raises(DigitcnnError, match="not kept"):
+        predictions.load("mnist-exp-recipe")
 
 
 def test_a_missing_model_is_named(damaged):
@@ -194,22 +193,6 @@ def test_predictions_are_made_once_and_the_same_again(quick_root, monkeypatch):
     assert np.array_equal(first.wrong, first.logits.argmax(1) != first.labels)
 
 
-def test_cached_arrays_follow_their_ingredients(quick_root):
-    made = []
-
-    def make():
-        made.append(1)
-        return {"x": np.arange(len(made))}
-
-    predictions.cached_arrays("evaluation/test", {"a": 1}, make)
-    assert len(predictions.cached_arrays("evaluation/test", {"a": 1}, make)["x"]) == 1
-    assert len(predictions.cached_arrays("evaluation/test", {"a": 2}, make)["x"]) == 2
-    files.cache_path("evaluation/test.npz").write_bytes(b"PK damaged")
-    with pytest.raises(DigitcnnError) as caught:
-        predictions.cached_arrays("evaluation/test", {"a": 2}, make)
-    assert "evaluation/test.npz" in one_sentence(caught)
-
-
 def test_temperature_flattens_but_keeps_the_order():
     logits = np.array([[2.0, 0.0, -1.0], [800.0, 0.0, 0.0]], np.float32)
     sharp, flat = predictions.softmax(logits), predictions.softmax(logits, 3.0)
@@ -230,7 +213,8 @@ def predict(*words):
 def test_predict_names_each_file_and_its_classes(quick_root, tmp_path):
     path = tmp_path / "seven.png"
     Image.fromarray(data.load("mnist", "test").images[0, 0].numpy()).save(path)
-    lines = predict(str(path), str(path), "--model", "mnist").splitlines()
+    words = ("--model", "mnist", "--prepare", "none")
+    lines = predict(str(path), str(path), *words).splitlines()
     assert len(lines) == 3 and "MNIST" in lines[0] and lines[1] == lines[2]
     expected = predictions.probabilities(predictions.load("mnist"), path)[0]
     assert lines[1].startswith(str(path))

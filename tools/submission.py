@@ -273,7 +273,7 @@ def render(author: str, config: dict) -> Path:
     noon = datetime.datetime(day.year, day.month, day.day, 12, tzinfo=datetime.UTC)
     dated = {"SOURCE_DATE_EPOCH": str(int(noon.timestamp()))}
     report.render(
-        ROOT, environment.quarto(), BOOK, execute=False, profile="submission",
+        ROOT, environment.quarto(), BOOK, profile="submission",
         **report.READING, **dated,
     )  # fmt: skip
     return BOOK / report.check(BOOK)[1]
