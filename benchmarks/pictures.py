@@ -379,10 +379,18 @@ def generate(condition: str, kind: str, part: str, count: int, writers: str | No
 # Measuring -------------------------------------------------------------------------------------
 
 
-def answers(model: torch.nn.Module, name: str, how: str, found: list[np.ndarray]) -> np.ndarray:
-    """A model's answers to pictures uint8 (H, W, 3), prepared as `how` says."""
-    images = [preparation.prepare_for([name], pixels, how)[name][0].image for pixels in found]
-    return predictions.predict_logits(model, torch.from_numpy(np.stack(images))).argmax(1).numpy()
+def right(
+    models: dict, found: list[np.ndarray], labels: np.ndarray
+) -> dict[tuple[str, str], np.ndarray]:
+    """By model and way of preparing: which pictures uint8 (H, W, 3) are read rightly."""
+    hits = {}
+    for how in HOWS:
+        prepared = [preparation.prepare_for(models, pixels, how) for pixels in found]
+        for name, model in models.items():
+            images = torch.from_numpy(np.stack([each[name][0].image for each in prepared]))
+            answers = predictions.predict_logits(model, images).argmax(1)
+            hits[name, how] = answers.cpu().numpy() == labels
+    return hits
 
 
 def measure(conditions: list[str], part: str, count: int, writers: str | None) -> pd.DataFrame:
@@ -397,14 +405,15 @@ def measure(conditions: list[str], part: str, count: int, writers: str | None) -
         for kind in KINDS:
             batch = generate(condition, kind, part, count, writers)
             found = [pictures.read(content).pixels for content in batch.contents]
-            for name, model in models.items():
-                right = {how: answers(model, name, how, found) == batch.labels for how in HOWS}
-                loss = right["none"].astype(float) - right["auto"]
+            hits = right(models, found, batch.labels)
+            for name in models:
+                by = {how: hits[name, how] for how in HOWS}
+                loss = by["none"].astype(float) - by["auto"]
                 error = loss.std() / np.sqrt(count)
                 worse = (loss.mean() - 0.01) / max(error, 1e-9) if loss.mean() > 0.01 else 0.0
                 rows.append(
                     {"condition": condition, "kind": kind, "model": name, "count": count}
-                    | {how: float(hits.mean()) for how, hits in right.items()}
+                    | {how: float(each.mean()) for how, each in by.items()}
                     | {"worse": worse}
                 )
         print(table(pd.DataFrame(rows[-4:])), flush=True)
@@ -428,12 +437,12 @@ def digits() -> str:
 
     bunch = load_digits()
     found = [np.uint8(np.repeat(255 * image[..., None] / 16, 3, 2)) for image in bunch.images]
-    lines = []
-    for name in sources.NAMES:
-        model = predictions.load(name)
-        shares = [np.mean(answers(model, name, how, found) == bunch.target) for how in HOWS]
-        lines.append(f"load_digits, {name}: auto {shares[0]:.1%}, none {shares[1]:.1%}")
-    return "\n".join(lines)
+    hits = right({name: predictions.load(name) for name in sources.NAMES}, found, bunch.target)
+    return "\n".join(
+        f"load_digits, {name}: auto {hits[name, 'auto'].mean():.1%}, "
+        f"none {hits[name, 'none'].mean():.1%}"
+        for name in sources.NAMES
+    )
 
 
 def main() -> None:

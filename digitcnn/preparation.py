@@ -37,10 +37,11 @@ BESIDE, ABOVE = 0.08, 0.35  # gaps between pieces of one digit, as shares of its
 MOST = 40  # pieces that are looked at, those with most ink
 SPECK = 0.01  # ink of a piece that is ignored, as a share of the greatest piece's
 BOX = 20  # MNIST's
+SHEET = (0.2, 0.8)  # least share of the picture, and of a rectangle
 UNEVEN, TANGLE = 0.12, 130  # see `is_cluttered`
-STROKE = (2.5, 4.5)  # plausible widths in that box
+STROKE = (3.5, 5.0)  # plausible widths in that box
 GAP, SLACK = 7.0, 0.45  # in that box, for the pieces of a broken stroke
-SQUARE, WHOLE = 1.3, 0.7  # SVHN's square, of the digit's longer side; a digit that fills a picture
+SQUARE, WHOLE = 1.5, 0.7  # SVHN's square, of the digit's longer side; a digit that fills a picture
 PAPER = (225, 35)  # grey values of the ground and of the ink before the SVHN network
 GREY = np.float32([0.299, 0.587, 0.114])
 AROUND = np.ones((3, 3))
@@ -184,8 +185,43 @@ class Look:
 
 
 def look(pixels: np.ndarray) -> Look:
-    """Find ink in a picture uint8 (H, W, 3)."""
+    """Find ink in a picture uint8 (H, W, 3), on a sheet of paper in it if there is one."""
     pixels = searched(pixels)
+    paper = only_sheet(pixels)
+    found = None if paper is None else ink_in(paper)
+    return found if found and found.boxes else ink_in(pixels)
+
+
+def only_sheet(pixels: np.ndarray) -> np.ndarray | None:
+    """The picture with a sheet's colours going on where a table was; None if there is no sheet.
+
+    A sheet is what stands out from the border, is a fifth of the picture or more, and fills most
+    of a rectangle, turned by up to 20 degrees, even without the holes that ink leaves in it.
+    """
+    dark, *_ = one_channel(pixels)
+    border = np.median(dark[outline(dark)])
+    pieces, count = ndimage.label(dark < (border + dark.min()) / 2)
+    if not count:
+        return None
+    region = pieces == np.bincount(pieces.ravel())[1:].argmax() + 1
+    sheet = ndimage.binary_fill_holes(region)
+    if sheet.mean() < SHEET[0] or region.sum() < SHEET[1] * sheet.sum():
+        return None
+    y, x = np.nonzero(sheet)
+    areas = []
+    for angle in np.radians(np.arange(-20, 21, 2)):
+        along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+        areas.append((np.ptp(along) + 1) * (np.ptp(across) + 1))
+    if sheet.sum() < SHEET[1] * min(areas):
+        return None
+    inside = ndimage.distance_transform_edt(np.pad(sheet, 1))[1:-1, 1:-1]
+    outside = inside < 0.03 * max(sheet.shape)
+    nearest = ndimage.distance_transform_edt(outside, return_distances=False, return_indices=True)
+    return pixels[tuple(nearest)]
+
+
+def ink_in(pixels: np.ndarray) -> Look:
+    """Find ink in a picture uint8 (H, W, 3) of the size that is searched."""
     dark, bright, noise, margin = one_channel(pixels)
     brush = max(3, round(BRUSH * min(dark.shape)))
     beyond = {"mode": "edge"} if margin is None else {"constant_values": margin}
@@ -375,7 +411,7 @@ def mnist_image(found: Look, number: int) -> np.ndarray:
     ink = trimmed(strokes(found, number))
     size = [max(1, round(BOX * n / max(ink.shape))) for n in ink.shape[::-1]]
     small = Image.fromarray(np.uint8(255 * ink)).resize(size, Image.Resampling.BICUBIC)
-    small = np.asarray(small)
+    small = ndimage.gaussian_filter(np.pad(np.asarray(small), 1), 0.5)
     image = np.zeros((SIZE, SIZE), np.uint8)
     centre = ndimage.center_of_mass(small.astype(float))
     top, left = (
