@@ -215,7 +215,7 @@ def test_without_data_and_results_pictures_still_work(quick_root, monkeypatch):
         kept.with_suffix(".away").rename(kept)
     assert len(said) == 3 and "cache/umap/mnist-on-mnist.npz is missing" in said[0]
     assert said[1:] == ["mnist is not here.", "svhn is not here."]
-    drawing = found.picture(Image.new("L", (90, 90)))
+    drawing = found.picture(pictures.Picture(np.zeros((90, 90, 3), np.uint8)))
     assert "place" not in drawing["answers"]["mnist"] and "place" in drawing["answers"]["svhn"]
     with pytest.raises(DigitcnnError, match=r"mnist is not here\."):
         found.draw("mnist")
@@ -457,7 +457,8 @@ def test_contradictory_arguments_are_one_sentence(words, capsys):
 # The page
 
 PROBE = """
-const pause = () => new Promise(done => setTimeout(done, 50));
+// While a request is under way, Chromium's virtual time waits for what really takes time.
+const pause = () => fetch("api/state").then(() => new Promise(done => setTimeout(done, 50)));
 const until = async test => { for (let i = 0; i < 200 && !test(); i++) await pause(); };
 const positions = () => drawn.map(sample => sample.position).join();
 const shares = () => all(".bar output").map(output => output.textContent);
