@@ -378,7 +378,8 @@ def strokes(found: Look, number: int) -> np.ndarray:
     inside = ndimage.distance_transform_edt(ink)
     width = 4 * inside[ink].mean() * scale  # the mean distance to the edge is a quarter of it
     if width > thick:
-        return np.clip(inside - (width - thick) / 2 / scale, 0, 1)
+        shrink = min((width - thick) / 2 / scale, inside.max() - 1)  # something is left
+        return np.clip(inside - shrink, 0, 1)
     grow = max(0, thin - width) / 2 / scale
     return np.clip(1 + grow - ndimage.distance_transform_edt(~joined(ink, scale)), 0, 1)
 

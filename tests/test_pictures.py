@@ -274,6 +274,21 @@ def test_without_preparation_a_picture_is_taken_whole():
     one_sentence(caught.value)
 
 
+def test_no_picture_is_too_odd():
+    random = np.random.default_rng(0)
+    shapes = [(1, 1), (1, 500), (500, 1), (2, 3), (7, 7), (40, 900), (300, 300)]
+    for height, width in shapes:
+        for grain in (1, 5):
+            pixels = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
+            pixels = pixels.repeat(grain, 0).repeat(grain, 1)[:height, :width]
+            for made in (pixels, (pixels > 250) * np.uint8(255), pixels // 64 + 100):
+                for every in (False, True):
+                    for digits in preparation.prepare_for(
+                        sources.NAMES, made, every=every
+                    ).values():
+                        assert all(digit.image.shape == (3, 32, 32) for digit in digits)
+
+
 def test_the_steps_are_drawn():
     stages = preparation.preparation_steps(np.asarray(one().convert("RGB")), "mnist")
     assert len(stages) == 5 and all(stage.ndim in (2, 3) for stage in stages.values())
