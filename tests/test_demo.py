@@ -289,9 +289,7 @@ def test_json_of_samples_maps_and_pictures(served, answers):
             assert sum(answer["probabilities"]) == pytest.approx(1)
             assert answer["pixels"].startswith("data:image/png;base64,")
             assert answer["blank"] == (how != "?prepare=none")
-    assert "auto, none" in refused(
-        served, "/api/picture?prepare=x", method="POST", body=body
-    )[1]
+    assert "auto, none" in refused(served, "/api/picture?prepare=x", method="POST", body=body)[1]
     status, _, found = ask(served, "/api/state")
     assert found["parts"] == answers.state() and found["limit"] == server.LIMIT
 
