@@ -29,7 +29,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from digitcnn import files, pictures, predictions, preparation, sources
+from digitcnn import files, pictures, predictions, preparation, rejection, sources
 
 FAMILIES = {  # Debian: fonts-liberation, fonts-freefont-ttf, fonts-open-sans, fonts-roboto, …
     "tune": (
@@ -379,18 +379,20 @@ def generate(condition: str, kind: str, part: str, count: int, writers: str | No
 # Measuring -------------------------------------------------------------------------------------
 
 
-def right(
-    models: dict, found: list[np.ndarray], labels: np.ndarray
-) -> dict[tuple[str, str], np.ndarray]:
-    """By model and way of preparing: which pictures uint8 (H, W, 3) are read rightly."""
-    hits = {}
+def right(models: dict, found: list[np.ndarray], labels: np.ndarray) -> tuple[dict, dict]:
+    """By model and way of preparing, which pictures uint8 (H, W, 3) are read rightly; and by
+    model, which are flagged as nothing like a digit, prepared."""
+    hits, flagged = {}, {}
     for how in HOWS:
         prepared = [preparation.prepare_for(models, pixels, how) for pixels in found]
         for name, model in models.items():
             images = torch.from_numpy(np.stack([each[name][0].image for each in prepared]))
-            answers = predictions.predict_logits(model, images).argmax(1)
-            hits[name, how] = answers.cpu().numpy() == labels
-    return hits
+            logits = predictions.predict_logits(model, images).cpu().numpy()
+            hits[name, how] = logits.argmax(1) == labels
+            if how == "auto":
+                beside = [each[name][0].blank or each[name][0].cluttered for each in prepared]
+                flagged[name] = beside | rejection.unlike(logits, name)
+    return hits, flagged
 
 
 def measure(conditions: list[str], part: str, count: int, writers: str | None) -> pd.DataFrame:
@@ -405,7 +407,7 @@ def measure(conditions: list[str], part: str, count: int, writers: str | None) -
         for kind in KINDS:
             batch = generate(condition, kind, part, count, writers)
             found = [pictures.read(content).pixels for content in batch.contents]
-            hits = right(models, found, batch.labels)
+            hits, flagged = right(models, found, batch.labels)
             for name in models:
                 by = {how: hits[name, how] for how in HOWS}
                 loss = by["none"].astype(float) - by["auto"]
@@ -414,7 +416,7 @@ def measure(conditions: list[str], part: str, count: int, writers: str | None) -
                 rows.append(
                     {"condition": condition, "kind": kind, "model": name, "count": count}
                     | {how: float(each.mean()) for how, each in by.items()}
-                    | {"worse": worse}
+                    | {"worse": worse, "flagged": float(flagged[name].mean())}
                 )
         print(table(pd.DataFrame(rows[-4:])), flush=True)
     return pd.DataFrame(rows)
@@ -426,7 +428,8 @@ def table(rows: pd.DataFrame) -> str:
     for (condition, name), part in rows.groupby(["condition", "model"], sort=False):
         shares = part.set_index("kind")
         auto, none = (" / ".join(f"{100 * shares[how][k]:5.1f}" for k in KINDS) for how in HOWS)
-        mark = "   worse than none" if (part["worse"] > 2).any() else ""
+        mark = f"   flagged {100 * part['flagged'].mean():4.1f}"
+        mark += "   worse than none" if (part["worse"] > 2).any() else ""
         lines.append(f"{condition:<30} {name:<6} auto {auto}   none {none}{mark}")
     return "\n".join(lines)
 
@@ -437,10 +440,12 @@ def digits() -> str:
 
     bunch = load_digits()
     found = [np.uint8(np.repeat(255 * image[..., None] / 16, 3, 2)) for image in bunch.images]
-    hits = right({name: predictions.load(name) for name in sources.NAMES}, found, bunch.target)
+    hits, flagged = right(
+        {name: predictions.load(name) for name in sources.NAMES}, found, bunch.target
+    )
     return "\n".join(
         f"load_digits, {name}: auto {hits[name, 'auto'].mean():.1%}, "
-        f"none {hits[name, 'none'].mean():.1%}"
+        f"none {hits[name, 'none'].mean():.1%}, flagged {flagged[name].mean():.1%}"
         for name in sources.NAMES
     )
 
