@@ -29,7 +29,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from digitcnn import files, pictures, predictions, preparation, sources
+from digitcnn import files, pictures, predictions, preparation, rejection, sources
 
 FAMILIES = {  # Debian: fonts-liberation, fonts-freefont-ttf, fonts-open-sans, fonts-roboto, …
     "tune": (
@@ -379,10 +379,20 @@ def generate(condition: str, kind: str, part: str, count: int, writers: str | No
 # Measuring -------------------------------------------------------------------------------------
 
 
-def answers(model: torch.nn.Module, name: str, how: str, found: list[np.ndarray]) -> np.ndarray:
-    """A model's answers to pictures uint8 (H, W, 3), prepared as `how` says."""
-    images = [preparation.prepare_for([name], pixels, how)[name][0].image for pixels in found]
-    return predictions.predict_logits(model, torch.from_numpy(np.stack(images))).argmax(1).numpy()
+def right(models: dict, found: list[np.ndarray], labels: np.ndarray) -> tuple[dict, dict]:
+    """By model and way of preparing, which pictures uint8 (H, W, 3) are read rightly; and by
+    model, which are flagged as nothing like a digit, prepared."""
+    hits, flagged = {}, {}
+    for how in HOWS:
+        prepared = [preparation.prepare_for(models, pixels, how) for pixels in found]
+        for name, model in models.items():
+            images = torch.from_numpy(np.stack([each[name][0].image for each in prepared]))
+            logits = predictions.predict_logits(model, images).cpu().numpy()
+            hits[name, how] = logits.argmax(1) == labels
+            if how == "auto":
+                beside = [each[name][0].blank or each[name][0].cluttered for each in prepared]
+                flagged[name] = beside | rejection.unlike(logits, name)
+    return hits, flagged
 
 
 def measure(conditions: list[str], part: str, count: int, writers: str | None) -> pd.DataFrame:
@@ -397,15 +407,16 @@ def measure(conditions: list[str], part: str, count: int, writers: str | None) -
         for kind in KINDS:
             batch = generate(condition, kind, part, count, writers)
             found = [pictures.read(content).pixels for content in batch.contents]
-            for name, model in models.items():
-                right = {how: answers(model, name, how, found) == batch.labels for how in HOWS}
-                loss = right["none"].astype(float) - right["auto"]
+            hits, flagged = right(models, found, batch.labels)
+            for name in models:
+                by = {how: hits[name, how] for how in HOWS}
+                loss = by["none"].astype(float) - by["auto"]
                 error = loss.std() / np.sqrt(count)
                 worse = (loss.mean() - 0.01) / max(error, 1e-9) if loss.mean() > 0.01 else 0.0
                 rows.append(
                     {"condition": condition, "kind": kind, "model": name, "count": count}
-                    | {how: float(hits.mean()) for how, hits in right.items()}
-                    | {"worse": worse}
+                    | {how: float(each.mean()) for how, each in by.items()}
+                    | {"worse": worse, "flagged": float(flagged[name].mean())}
                 )
         print(table(pd.DataFrame(rows[-4:])), flush=True)
     return pd.DataFrame(rows)
@@ -417,7 +428,8 @@ def table(rows: pd.DataFrame) -> str:
     for (condition, name), part in rows.groupby(["condition", "model"], sort=False):
         shares = part.set_index("kind")
         auto, none = (" / ".join(f"{100 * shares[how][k]:5.1f}" for k in KINDS) for how in HOWS)
-        mark = "   worse than none" if (part["worse"] > 2).any() else ""
+        mark = f"   flagged {100 * part['flagged'].mean():4.1f}"
+        mark += "   worse than none" if (part["worse"] > 2).any() else ""
         lines.append(f"{condition:<30} {name:<6} auto {auto}   none {none}{mark}")
     return "\n".join(lines)
 
@@ -428,12 +440,14 @@ def digits() -> str:
 
     bunch = load_digits()
     found = [np.uint8(np.repeat(255 * image[..., None] / 16, 3, 2)) for image in bunch.images]
-    lines = []
-    for name in sources.NAMES:
-        model = predictions.load(name)
-        shares = [np.mean(answers(model, name, how, found) == bunch.target) for how in HOWS]
-        lines.append(f"load_digits, {name}: auto {shares[0]:.1%}, none {shares[1]:.1%}")
-    return "\n".join(lines)
+    hits, flagged = right(
+        {name: predictions.load(name) for name in sources.NAMES}, found, bunch.target
+    )
+    return "\n".join(
+        f"load_digits, {name}: auto {hits[name, 'auto'].mean():.1%}, "
+        f"none {hits[name, 'none'].mean():.1%}, flagged {flagged[name].mean():.1%}"
+        for name in sources.NAMES
+    )
 
 
 def main() -> None:

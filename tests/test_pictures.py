@@ -217,14 +217,15 @@ def test_images_of_the_data_sets_are_untouched(name):
         source = sources.read(name)
     except DigitcnnError as error:
         pytest.skip(str(error))
-    images = source.images[source.official_test]
+    official = np.flatnonzero(source.official_test)
+    chosen = np.union1d(official, data.split_indices(source.labels)["test"])
     touched = 0
-    for image in images:
+    for image in source.images[chosen]:
         pixels = image.transpose(1, 2, 0)
         if name == "mnist":
             assert preparation.is_like(pixels[2:-2, 2:-2], name)
         touched += not np.array_equal(prepared(pixels, name)[0].image, image)
-    assert len(images) >= 10_000 and touched == 0
+    assert len(chosen) > 10_000 and touched == 0
 
 
 def test_more_than_the_size_decides():
@@ -247,8 +248,8 @@ def test_a_stroke_becomes_mnists(colours):
     found = prepared(one(ink, ground, mode).convert("RGB"))[0]
     grey = found.image[0].astype(float)
     rows, columns = (np.flatnonzero((grey > 60).any(axis)) for axis in (1, 0))
-    assert (grey[:, 0] == 0).all() and grey.max() == 255
-    assert np.ptp(rows) + 1 == 20 and np.ptp(columns) + 1 <= 5
+    assert (grey[:, 0] == 0).all() and grey.max() >= 250
+    assert np.ptp(rows) + 1 in (20, 21) and np.ptp(columns) + 1 <= 6
     centre = (grey.sum(0) @ np.arange(32), grey.sum(1) @ np.arange(32)) / grey.sum()
     assert np.abs(centre - 16).max() <= 0.55
     np.testing.assert_allclose(found.box, (70 / 120, 40 / 160, 82 / 120, 121 / 160), atol=0.015)
@@ -272,6 +273,21 @@ def test_without_preparation_a_picture_is_taken_whole():
     with pytest.raises(DigitcnnError, match="auto, none") as caught:
         prepared(pixels, how="magic")
     one_sentence(caught.value)
+
+
+def test_no_picture_is_too_odd():
+    random = np.random.default_rng(0)
+    shapes = [(1, 1), (1, 500), (500, 1), (2, 3), (7, 7), (40, 900), (300, 300)]
+    for height, width in shapes:
+        for grain in (1, 5):
+            pixels = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
+            pixels = pixels.repeat(grain, 0).repeat(grain, 1)[:height, :width]
+            for made in (pixels, (pixels > 250) * np.uint8(255), pixels // 64 + 100):
+                for every in (False, True):
+                    for digits in preparation.prepare_for(
+                        sources.NAMES, made, every=every
+                    ).values():
+                        assert all(digit.image.shape == (3, 32, 32) for digit in digits)
 
 
 def test_the_steps_are_drawn():

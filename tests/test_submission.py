@@ -102,7 +102,11 @@ def project(tmp_path_factory) -> Path:
     python.chmod(0o755)
     for path in (
         *("cache/metrics/mnist/train.txt", "cache/chapters/01-data.json", "models/a.safetensors"),
-        *("cache/checkpoints/mnist.safetensors", "cache/features/x.npz", "cache/locks/a.lock"),
+        *(
+            "cache/local/checkpoints/mnist.safetensors",
+            "cache/local/features/x.npz",
+            "cache/local/locks/a.lock",
+        ),
         *("models/digitcnn-mnist-exp-e3-s42.safetensors", "cache/runs/.mnist.json.x.part"),
         *("data/MNIST/raw/t10k-images-idx3-ubyte", "assets/train_32x32.mat", ".git/config"),
         *(
@@ -166,7 +170,7 @@ def test_the_archive_holds_what_it_should_and_no_more(packed):
         "_freeze/chapters/01-data/execute-results/html.json",
     } <= project
     for part in (
-        *("data/MNIST", "cache/checkpoints", "features", "locks", "-exp-", ".part", "ubyte"),
+        *("data/MNIST", "cache/local", "features", "locks", ".part", "ubyte"),
         *(".mat", ".git/", "checksums"),
         *("__pycache__", "secret", ".zip", "_book", "private", ".venv", "link", "submission.yml"),
     ):
