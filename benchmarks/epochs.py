@@ -22,7 +22,7 @@ from digitcnn.training import Training, predict_logits, reproducible
 
 KINDS = (
     "mnist", "svhn", "mnist-official", "svhn-case1", "svhn-many", "svhn-case3",
-    "mnist-exp-recipe", "svhn-exp-resolutions", "mnist-transfer-all",
+    "mnist-exp-recipe", "svhn-exp-recipe", "mnist-transfer-all",
 )  # fmt: skip
 LIMIT = 150  # steps timed of a long epoch
 

@@ -3,7 +3,7 @@
 Written against `concurrent.futures`: a job takes a configuration and gives back the finished run
 as plain data (`checkpoints.Outcome`), and the process that started it, the only one that writes
 results, stores it. So another executor can take the place of the process pool. Two such processes
-do about 1.8 times the work of one on two cores; one process on both cores does less.
+do about 1.9 times the work of one on two cores; one process on both cores does less.
 """
 
 from __future__ import annotations

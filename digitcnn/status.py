@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 # Images per second of one single-threaded process on an idle core, learned from (forward and back)
 # and evaluated (float32): measured by `benchmarks/epochs.py` on the machine that trained the grid,
-# a Xeon with AVX512-BF16. Two such processes on two cores do 1.8 times the work of one.
-LEARNED_PER_SECOND, EVALUATED_PER_SECOND = 830, 1270
-SECOND_PROCESS = 0.8
+# a Xeon with AVX512-BF16. Two such processes on two cores do 1.9 times the work of one.
+LEARNED_PER_SECOND, EVALUATED_PER_SECOND = 1015, 1326
+SECOND_PROCESS = 0.89
 TRAIN_IMAGES = {
     "full": {"mnist": 49_000, "svhn": 69_502},
     "quick": {"mnist": 1_257, "svhn": 2_515},
@@ -106,7 +106,9 @@ def images_to_evaluate(run: RunConfig) -> int:
 
 def seconds(run: RunConfig, from_start: bool = False) -> float:
     """Estimated time of training a run on an idle core, or of the rest if it was interrupted."""
-    whole = images_to_learn(run) / LEARNED_PER_SECOND
+    # The cost of an image grows with its number of pixels.
+    pixels = sum(share * (size / 32) ** 2 for size, share in run.resolutions)
+    whole = images_to_learn(run) * pixels / LEARNED_PER_SECOND
     whole += images_to_evaluate(run) / EVALUATED_PER_SECOND
     done = 0 if from_start else saved_epoch(run)
     return whole * max(0, run.epochs - done) / run.epochs
