@@ -44,6 +44,7 @@ class Look:
         mask: bool (H, W), where ink is.
         labels: int (H, W), the number of the digit that the ink belongs to, or -1.
         boxes: of each digit, slices of rows and columns; the one with most ink first.
+        scale: pixels of the searched picture for one of the original.
     """
 
     pixels: np.ndarray
@@ -53,6 +54,7 @@ class Look:
     mask: np.ndarray
     labels: np.ndarray
     boxes: list[tuple[slice, slice]]
+    scale: float = 1.0
 
     def digits(self) -> list[int]:
         """Numbers of the digits: of what is written, all that is about as large as the largest."""
@@ -62,10 +64,13 @@ class Look:
 
 def look(pixels: np.ndarray) -> Look:
     """Find ink in a picture uint8 (H, W, 3), on a sheet of paper in it if there is one."""
-    pixels = searched(pixels)
+    original, pixels = pixels, searched(pixels)
     paper = only_sheet(pixels)
     found = None if paper is None else ink_in(paper)
-    return found if found and found.boxes else ink_in(pixels)
+    if not (found and found.boxes):
+        found = ink_in(pixels)
+    found.scale = max(pixels.shape) / max(original.shape)
+    return found
 
 
 def only_sheet(pixels: np.ndarray) -> np.ndarray | None:

@@ -148,7 +148,8 @@ def is_cluttered(found: Look, number: int) -> bool:
     """
     y, x = found.boxes[number]
     ink = found.labels == number
-    rest = np.where(ndimage.maximum_filter(ink, 7), 0, np.maximum(found.depth, 0))
+    blur = max(3, round(found.scale))  # a small picture's edges are as wide as its pixels
+    rest = np.where(ndimage.maximum_filter(ink, 2 * blur + 1), 0, np.maximum(found.depth, 0))
     uneven = np.sqrt((rest**2).mean()) / found.depth[ink].mean()
     scale = BOX / max(y.stop - y.start, x.stop - x.start)
     smooth = ndimage.gaussian_filter(np.pad(ink[y, x], 2).astype(np.float32), 0.4 / scale) > 0.5
