@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -46,6 +47,7 @@ def main(arguments: list) -> int:
     if task not in tasks or len(chosen) > (task != "preview"):
         print(__doc__, file=sys.stderr)
         return 2
+    signal.signal(signal.SIGTERM, interrupt)
     try:
         if task == "preview":
             preview()
@@ -66,6 +68,11 @@ def main(arguments: list) -> int:
         print("\nInterrupted; start it again.", file=sys.stderr)
         return 130
     return 0
+
+
+def interrupt(*about: object) -> None:
+    """SIGTERM ends what was started here, as Ctrl-C does."""
+    raise KeyboardInterrupt
 
 
 def document_of(chapter: str) -> str:
