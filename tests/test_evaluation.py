@@ -11,7 +11,7 @@ from digitcnn import checkpoints, data, runs, toy
 from digitcnn import predictions as prediction_module
 from digitcnn.files import DigitcnnError
 from digitcnn.predictions import Predictions, softmax
-from digitcnn.report import errors, evaluation, improvements
+from digitcnn.report import attributes, evaluation, improvements
 
 
 def synthetic(count=3000, seed=0, scale=2.0) -> Predictions:
@@ -206,11 +206,11 @@ def test_measurements_see_what_was_drawn():
         [crop(), crop(ink=0.1), crop(rows=(12, 20)), crop(columns=(3, 7)), crop(beside=(4, 28)),
          crop(beside=(4, 10)), crop(columns=(6, 32))]
     )  # fmt: skip
-    found = errors.measure(drawn)
+    found = attributes.measure(drawn)
     assert found["contrast"][0] == pytest.approx(1, abs=0.01)
-    assert found["contrast"][1] < errors.LOW_CONTRAST < found["contrast"][0]
+    assert found["contrast"][1] < attributes.LOW_CONTRAST < found["contrast"][0]
     assert found["height"].tolist()[:3] == [24, 24, 8]
-    assert found["distance"][3] > errors.OFF_CENTRE > found["distance"][0]
+    assert found["distance"][3] > attributes.OFF_CENTRE > found["distance"][0]
     assert found["neighbour"].tolist() == [False, False, False, False, True, False, True]
 
 
@@ -219,11 +219,11 @@ def test_contrast_sees_hue_and_ignores_polarity():
     green_on_red = crop.copy()
     green_on_red[0] = 255 - crop[0]
     green_on_red[2] = 0
-    plain, inverted, coloured = errors.measure(np.stack([crop, 255 - crop, green_on_red]))[
+    plain, inverted, coloured = attributes.measure(np.stack([crop, 255 - crop, green_on_red]))[
         "contrast"
     ]
     assert plain == inverted and coloured > 0.7
-    assert errors.measure(np.full((1, 3, 32, 32), 90, np.uint8))["contrast"][0] == 0
+    assert attributes.measure(np.full((1, 3, 32, 32), 90, np.uint8))["contrast"][0] == 0
 
 
 def test_blur_is_seen():
@@ -231,8 +231,8 @@ def test_blur_is_seen():
 
     crop = house_numbers()(columns=(10, 20))
     blurred = ndimage.gaussian_filter(crop, (0, 4, 4))
-    sharpness = errors.measure(np.stack([crop, blurred]))["sharpness"]
-    assert sharpness[1] < errors.BLURRED < sharpness[0]
+    sharpness = attributes.measure(np.stack([crop, blurred]))["sharpness"]
+    assert sharpness[1] < attributes.BLURRED < sharpness[0]
 
 
 def test_neighbours_are_found_in_compositions_of_known_content():
@@ -246,30 +246,30 @@ def test_neighbours_are_found_in_compositions_of_known_content():
     shares = []
     for canvas in (alone, crowded):
         grey = (canvas[:, :, 16:48] * 255).astype(np.uint8)
-        shares.append(errors.measure(np.repeat(grey[:, None], 3, 1))["neighbour"].mean())
+        shares.append(attributes.measure(np.repeat(grey[:, None], 3, 1))["neighbour"].mean())
     assert shares[0] < 0.02 and shares[1] > 0.5  # only 8 px of a neighbour are visible
 
 
 def test_nearest_labels_ignore_contrast_and_polarity():
     digits, labels = toy.read_mnist()
     dim = (255 - digits[:50] * 0.3).astype(np.uint8)
-    assert (errors.nearest_labels(dim, digits, labels) == labels[:50]).all()
+    assert (attributes.nearest_labels(dim, digits, labels) == labels[:50]).all()
 
 
 def test_confident_learning_finds_planted_labels_and_little_else():
     p = synthetic(8000, scale=3.0)
     probabilities = p.probabilities
-    thresholds = errors.class_thresholds(probabilities, p.labels)
+    thresholds = attributes.class_thresholds(probabilities, p.labels)
     assert thresholds.shape == (10,) and (thresholds > 0.5).all()
-    found, planted = errors.planted_labels(probabilities, p.labels, thresholds)
-    assert planted == round(errors.PLANTED * 8000) and found > 0.6 * planted
-    assert errors.label_issues(probabilities, p.labels, thresholds).mean() < 0.1
+    found, planted = attributes.planted_labels(probabilities, p.labels, thresholds)
+    assert planted == round(attributes.PLANTED * 8000) and found > 0.6 * planted
+    assert attributes.label_issues(probabilities, p.labels, thresholds).mean() < 0.1
     one_hot = np.eye(10)[[3, 3]]
-    assert errors.label_issues(one_hot, np.array([3, 5]), np.full(10, 0.9)).tolist() == [
+    assert attributes.label_issues(one_hot, np.array([3, 5]), np.full(10, 0.9)).tolist() == [
         False,
         True,
     ]
-    assert errors.class_thresholds(one_hot, np.array([3, 3]))[0] == 1
+    assert attributes.class_thresholds(one_hot, np.array([3, 3]))[0] == 1
 
 
 def test_every_error_is_sorted_once_and_useless_properties_explain_nothing():
@@ -279,23 +279,23 @@ def test_every_error_is_sorted_once_and_useless_properties_explain_nothing():
         {"useless": random.random(4000) < 0.6, "real": random.random(4000) < 0.05 + 0.5 * wrong,
          "rare": random.random(4000) < 0.01 + 0.2 * wrong, "never": np.zeros(4000, bool)}
     )  # fmt: skip
-    order = errors.supported(has, wrong)
+    order = attributes.supported(has, wrong)
     assert set(order) == {"real", "rare"}
-    table = errors.table(has, wrong, order).set_index("cause")
+    table = attributes.table(has, wrong, order).set_index("cause")
     assert table["sorted"].sum() == wrong.sum()
     assert table.loc["useless", "sorted"] == 0
     neither = wrong & ~has["real"] & ~has["rare"]
-    assert table.loc[errors.NONE, "errors"] == neither.sum()
+    assert table.loc[attributes.NONE, "errors"] == neither.sum()
     assert np.isnan(table.loc["never", "ratio"].value)
     assert table.loc["real", "among_correct"].value == pytest.approx(has["real"][~wrong].mean())
 
 
 def test_no_errors_at_all_are_no_failure():
     nothing = np.zeros(50, bool)
-    has = pd.DataFrame({name: np.arange(50) % 2 == 0 for name in errors.PROPERTIES})
-    table = errors.table(has, nothing, errors.supported(has, nothing))
+    has = pd.DataFrame({name: np.arange(50) % 2 == 0 for name in attributes.PROPERTIES})
+    table = attributes.table(has, nothing, attributes.supported(has, nothing))
     assert (table["errors"] == 0).all()
-    assert errors.by_count(has, nothing)["errors"].sum() == 0
+    assert attributes.by_count(has, nothing)["errors"].sum() == 0
 
 
 # The quick profile from end to end
@@ -322,12 +322,14 @@ def test_augmentation_is_chosen_on_validation_and_kept(sandbox, monkeypatch):
 
 def test_errors_are_explained_with_what_validation_supports(sandbox):
     finish("mnist")
-    found = errors.explained("mnist")
+    found = attributes.explained("mnist")
     p = prediction_module.predict("mnist", "mnist", "test")
-    assert list(found.has.columns) == list(errors.PROPERTIES) and len(found.has) == len(p.labels)
+    assert list(found.has.columns) == list(attributes.PROPERTIES) and len(found.has) == len(
+        p.labels
+    )
     assert found.table["sorted"].sum() == p.wrong.sum()
-    rows = errors.cause_rows(found, p)
-    assert [heading.split(" (")[0] for heading, _ in rows] == [*found.order, errors.NONE]
+    rows = attributes.cause_rows(found, p)
+    assert [heading.split(" (")[0] for heading, _ in rows] == [*found.order, attributes.NONE]
     assert all(p.wrong[positions].all() for _, positions in rows)
     for digit, (heading, positions) in enumerate(evaluation.error_rows(p)):
         of_class = p.labels == digit

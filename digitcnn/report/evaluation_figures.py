@@ -91,7 +91,7 @@ def difficulty(shares: dict[str, pd.Series], rates: dict[str, pd.DataFrame]) -> 
 
     Args:
         shares: data set name to property name to its `Estimate` among all test images.
-        rates: data set name to the frame of `digitcnn.report.errors.by_count`.
+        rates: data set name to the frame of `digitcnn.report.attributes.by_count`.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.9), width_ratios=(1.05, 1))
     for offset, (name, properties) in enumerate(shares.items()):
@@ -140,7 +140,7 @@ def causes(tables: dict[str, pd.DataFrame]) -> Figure:
     """Share of each property among errors and among correct samples, a panel a data set.
 
     Args:
-        tables: data set name to the frame of `digitcnn.report.errors.table`.
+        tables: data set name to the frame of `digitcnn.report.attributes.table`.
     """
     figure, axes = plt.subplots(1, len(tables), figsize=(WIDTH, 3.5))
     for axis, (name, table) in zip(axes, tables.items(), strict=True):
@@ -289,7 +289,7 @@ def coverage(
 
 
 def cause_table(table: pd.DataFrame) -> pd.DataFrame:
-    """The frame of `digitcnn.report.errors.table` as shown."""
+    """The frame of `digitcnn.report.attributes.table` as shown."""
 
     def shown_ratio(row: pd.Series) -> str:
         if row["errors"] and not row["among_correct"].value:  # the ratio has no upper end
