@@ -218,7 +218,7 @@ def test_images_of_the_data_sets_are_untouched(name):
     except DigitcnnError as error:
         pytest.skip(str(error))
     official = np.flatnonzero(source.official_test)
-    chosen = np.union1d(official, data.split_indices(source.labels)["test"])
+    chosen = np.union1d(official, data.split_indices(name)["test"])
     touched = 0
     for image in source.images[chosen]:
         pixels = image.transpose(1, 2, 0)

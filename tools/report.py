@@ -47,7 +47,8 @@ def main(arguments: list) -> int:
     if task not in tasks or len(chosen) > (task != "preview"):
         print(__doc__, file=sys.stderr)
         return 2
-    signal.signal(signal.SIGTERM, interrupt)
+    with contextlib.suppress(ValueError):  # a thread gets no signals
+        signal.signal(signal.SIGTERM, interrupt)
     try:
         if task == "preview":
             preview()
