@@ -20,7 +20,7 @@ from digitcnn.report import experiments
 
 ROOT = Path(__file__).resolve().parent.parent
 # On the pooled test split, last epoch: below it something is wrong with a single run.
-LEAST_ACCURACY = {"mnist": 0.995, "svhn": 0.968}
+LEAST_ACCURACY = {"mnist": 0.996, "svhn": 0.968}
 LIMIT = 45_000_000  # bytes of the tracked tree
 
 
