@@ -71,6 +71,17 @@ def sandbox(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture
+def browser():
+    """A page in headless Chromium."""
+    from browser import CHROMIUM, Browser
+
+    if not CHROMIUM:
+        pytest.skip("There is no Chromium on this machine: install the package chromium.")
+    with Browser() as page:
+        yield page
+
+
 def one_sentence(error: BaseException) -> str:
     """The text of an error, after checking that it is one printable sentence."""
     text = str(error)

@@ -8,7 +8,6 @@ import io
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -19,20 +18,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import one_sentence
+from finished import finish
 from PIL import Image
 
-from digitcnn import checkpoints, cli, data, files, pictures, predictions, preparation, runs
+from digitcnn import cli, data, files, pictures, predictions, preparation
 from digitcnn.demo import command as demo
 from digitcnn.demo import server
 from digitcnn.demo import session as module
 from digitcnn.files import DigitcnnError
 from digitcnn.report import representation
 from digitcnn.sources import NAMES
-from digitcnn.training import build_model
 
 ROOT = Path(__file__).resolve().parent.parent
 UMAP_LAYOUT = representation.layout
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 
 
 def layout(points):
@@ -46,18 +44,12 @@ def quick_root(tmp_path_factory):
     """A results tree of the quick profile: untrained models, their predictions, and maps."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DIGITCNN_PROFILE", "quick")
+        patch.setenv("DIGITCNN_TRAIN", "never")
         patch.setenv("DIGITCNN_ROOT", str(tmp_path_factory.mktemp("root")))
         patch.setattr(representation, "layout", layout)
         data._pool.cache_clear()  # reading writes the manifest into this tree
         for name in NAMES:
-            data.pool(name)
-            data.seed_everything(1)
-            run, about = runs.get(name), json.dumps(runs.ingredients(runs.get(name)))
-            checkpoints.write_tensors(
-                checkpoints.weights_path(run),
-                build_model(run).state_dict(),
-                {"kind": "weights", "ingredients": about},
-            )
+            finish(name)
         for model in NAMES:
             for name in NAMES:
                 representation.coordinates(representation.Map(model, (name,)))
@@ -457,117 +449,86 @@ def test_contradictory_arguments_are_one_sentence(words, capsys):
 
 # The page
 
-PROBE = """
-const pause = () => new Promise(done => setTimeout(done, 50));
-const until = async test => { for (let i = 0; i < 200 && !test(); i++) await pause(); };
-const positions = () => drawn.map(sample => sample.position).join();
-const shares = () => all(".bar output").map(output => output.textContent);
-const inside = canvas => canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-const painted = () => all(".map canvas").filter(canvas => inside(canvas).data.some(Boolean)).length;
-const key = name => document.body.dispatchEvent(
-  new KeyboardEvent("keydown", { key: name, bubbles: true }));
-const point = (kind, x, y) => {
-  const frame = pad.getBoundingClientRect();
-  pad.dispatchEvent(new PointerEvent(kind, { bubbles: true,
-    clientX: frame.left + x * frame.width, clientY: frame.top + y * frame.height }));
-};
-const give = (input, content, name) => {
-  const moved = new DataTransfer();
-  moved.items.add(new File([content], name));
-  if (!input) return dispatchEvent(new DragEvent("drop", { dataTransfer: moved }));
-  input.files = moved.files;
-  input.dispatchEvent(new Event("change"));
-};
-(async () => {
-  const found = {};
-  await until(() => drawn.length && painted() === 2);
-  found.first = positions();
-  found.shares = shares();
-  found.maps = painted();
-  found.marks = all("#strip .right, #strip .wrong").length;
-  found.correct = drawn.map(sample => MODELS.map(model =>
-    most(sample.answers[model].probabilities) === sample.label));
-  found.shown = all("#strip span").map(mark => mark.className === "right");
-  found.caption = $("caption").textContent;
-  $("next").click();
-  await until(() => positions() !== found.first);
-  found.second = positions();
-  key("ArrowRight");
-  found.at = at;
-  key("s");
-  await until(() => drawn[0].data === "svhn");
-  $("digit").value = "7";
-  $("digit").dispatchEvent(new Event("change"));
-  await until(() => drawn.every(sample => sample.label === 7));
-  found.labels = drawn.map(sample => sample.label + sample.data).join();
-  all("[data-view=draw]")[0].click();
-  found.empty = shares().join("");
-  point("pointerdown", .5, .25);
-  for (let y = .25; y < .75; y += .05) point("pointermove", .5, y);
-  point("pointerup", .5, .75);
-  await until(() => shares().join("") && !sent.busy);
-  found.drawing = shares();
-  found.seen = all(".answer img").map(image => image.hidden ? "" : image.src);
-  $("how").querySelector("[data-prepare=none]").click();
-  await until(() => !sent.busy && all(".answer img")[0].src !== found.seen[0]);
-  found.whole = all(".answer img").map(image => image.src);
-  $("how").querySelector("[data-prepare=auto]").click();
-  await until(() => !sent.busy && all(".answer img")[0].src === found.seen[0]);
-  $("clear").click();
-  found.cleared = shares().join("");
-  give($("file"), "this is no picture", "notes.png");
-  await until(() => $("notice").textContent);
-  found.bad = $("notice").textContent;
-  const whole = await new Promise(done => pad.toBlob(done));
-  give(null, whole, "drawing.png");
-  const said = () => all(".answer span").map(words => words.textContent);
-  await until(() => said()[0].startsWith("Blank") && !$("notice").textContent);
-  found.dropped = said();
-  found.notice = $("notice").textContent;
-  limit = 1000;
-  give(null, new Uint8Array(2000), "huge.png");
-  await until(() => $("notice").textContent);
-  found.huge = $("notice").textContent;
-  theme();
-  found.dark = getComputedStyle(document.body).backgroundColor;
-  theme();
-  found.light = getComputedStyle(document.body).backgroundColor;
-  const output = document.createElement("pre");
-  output.id = "probe";
-  output.textContent = JSON.stringify(found);
-  document.body.append(output);
-})();
-"""
+SHARES = 'all(".bar output").map(output => output.textContent)'
+POSITIONS = "drawn.map(sample => sample.position).join()"
+SAID = 'all(".answer span").map(words => words.textContent)'
+IMAGES = 'all(".answer img").map(image => image.hidden ? "" : image.src)'
+PAINTED = """all(".map canvas").filter(canvas => !canvas.closest("figure").hidden && canvas.width &&
+  canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.some(Boolean))"""
+LINE = [(0.5, 0.25 + 0.05 * i) for i in range(11)]
 
 
-@pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium")
-def test_the_page_in_a_browser(served, tmp_path, monkeypatch):
-    page = (server.ASSETS / "index.html").read_text("utf-8")
-    (tmp_path / "index.html").write_text(page + '<script src="probe.js" defer></script>', "utf-8")
-    (tmp_path / "probe.js").write_text(PROBE, "utf-8")
-    monkeypatch.setitem(server.FILES, "/", (tmp_path / "index.html", "text/html; charset=utf-8"))
-    monkeypatch.setitem(server.FILES, "/probe.js", (tmp_path / "probe.js", "text/javascript"))
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
-    options += [f"--user-data-dir={tmp_path / 'profile'}", "--disable-background-networking"]
-    options += ["--virtual-time-budget=30000", "--window-size=1280,900", served.url]
-    dom = subprocess.run([CHROMIUM, *options], capture_output=True, text=True, timeout=120).stdout
-    probe = re.search(r'<pre id="probe">(.*?)</pre>', dom)
-    assert probe, "the page's script failed"
-    found = json.loads(probe.group(1).replace("&gt;", ">").replace("&lt;", "<"))
-    assert found["first"] != found["second"] and found["at"] == 1
-    assert found["maps"] == 2 and "MNIST test sample" in found["caption"]
-    assert found["marks"] == 2 * server.DRAWN
-    assert found["shown"] == [right for pair in found["correct"] for right in pair]
-    assert found["labels"] == ",".join(["7svhn"] * server.DRAWN)
-    assert found["empty"] == found["cleared"] == ""
-    for shares in (found["shares"], found["drawing"]):
-        assert len(shares) == 20 and all(re.fullmatch(r"[<>]? ?[\d.]+ %", s) for s in shares)
-    assert found["dropped"] == ["Blank: no ink was found"] * 2  # a black square
-    assert all(src.startswith("data:image/png;base64,") for src in found["seen"])
-    assert len(set(found["seen"] + found["whole"])) == 3  # as it is, both get the same
-    assert found["bad"].startswith("The file is not a readable picture")
-    assert found["notice"] == "" and found["huge"].startswith("The file is too large")
-    assert found["dark"] != found["light"]
+@pytest.fixture
+def page(browser, served):
+    """The demonstration, with samples and both maps shown."""
+    browser.open(served.url)
+    browser.wait_for(f"drawn.length && {PAINTED}.length === 2")
+    yield browser
+    assert not browser.errors
+    local = (served.url, "data:", "blob:")
+    assert not [address for address in browser.requests if not address.startswith(local)]
+
+
+def test_samples_in_a_browser(page):
+    assert page.evaluate(f"new Set([{POSITIONS}]).size") == 1
+    correct = page.evaluate("""drawn.map(sample => MODELS.map(model =>
+        most(sample.answers[model].probabilities) === sample.label))""")
+    marks = page.evaluate('all("#strip span").map(mark => mark.className === "right")')
+    assert marks == [right for pair in correct for right in pair]
+    assert len(marks) == 2 * server.DRAWN
+    shares = page.evaluate(SHARES)
+    assert len(shares) == 20 and all(re.fullmatch(r"[<>]? ?[\d.]+ %", s) for s in shares)
+    assert "MNIST test sample" in page.evaluate('$("caption").textContent')
+    first = page.evaluate(POSITIONS)
+    page.click("#next")
+    page.wait_for(f'{POSITIONS} !== "{first}"')
+    page.press("ArrowRight")
+    page.wait_for("at === 1")
+    page.press("s")
+    page.wait_for('drawn[0].data === "svhn"')
+    page.press("7")
+    page.wait_for("drawn.every(sample => sample.label === 7)")
+    assert page.evaluate("drawn.length") == server.DRAWN
+    grounds = []
+    for _ in range(2):
+        grounds.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        page.click("#theme")
+    assert len(set(grounds)) == 2
+
+
+def test_a_drawing_in_a_browser(page):
+    page.click("[data-view=draw]")
+    assert page.evaluate(SHARES) == [""] * 20
+    page.click("#pad", *LINE)
+    page.wait_for(f"!sent.busy && {SHARES}.every(Boolean)")
+    found = page.evaluate(IMAGES)
+    page.click("[data-prepare=none]")
+    page.wait_for(f"!sent.busy && {IMAGES}[0] !== {json.dumps(found[0])}")
+    whole = page.evaluate(IMAGES)
+    assert all(src.startswith("data:image/png;base64,") for src in found + whole)
+    assert len(set(found + whole)) == 3  # as it is, both get the same
+    page.click("[data-prepare=auto]")
+    page.wait_for(f"!sent.busy && {IMAGES}[0] === {json.dumps(found[0])}")
+    page.click("#clear")
+    assert page.evaluate(SHARES) == [""] * 20
+
+
+def test_files_in_a_browser(served, page, tmp_path, monkeypatch):
+    text, blank, huge = (tmp_path / name for name in ("notes.png", "blank.png", "huge.png"))
+    text.write_text("this is no picture")
+    blank.write_bytes(png(np.zeros((64, 64), np.uint8)))
+    huge.write_bytes(bytes(2000))
+    notice = '$("notice").textContent'
+    page.click("[data-view=photo]")
+    page.choose_file("#file", text)
+    assert page.wait_for(notice).startswith("The file is not a readable picture")
+    page.choose_file("#file", blank)
+    page.wait_for(f'!{notice} && {SAID}.every(said => said === "Blank: no ink was found")')
+    monkeypatch.setattr(server, "LIMIT", 1000)
+    page.open(served.url)
+    page.wait_for("limit === 1000 && drawn.length")
+    page.choose_file("#file", huge)
+    assert page.wait_for(notice).startswith("The file is too large")
 
 
 # The script
