@@ -13,6 +13,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from digitcnn import files, provenance
 
+SET_UP = "which needs the full environment: run `python3 tools/environment.py full`"
+
 
 def main() -> int:
     """Return the exit status; an error is one sentence on stderr, and nothing has changed."""
@@ -26,6 +28,10 @@ def main() -> int:
             return refusal({name.removesuffix(".qmd") for name in named})
         if files.profile() == "quick":
             return 0
+        if not jupyter():  # a chapter may be named all the same: with the PDF, Quarto says "all"
+            print(
+                f"The frozen results are shown. Quarto executes a chapter that is named, {SET_UP}."
+            )
         waiting = [d for d in provenance.documents() if not provenance.state(d).whole]
         if waiting:
             execute.freshen(waiting)
@@ -40,15 +46,19 @@ def main() -> int:
     return 0
 
 
+def jupyter() -> bool:
+    """Whether this Python can execute a chapter."""
+    return all(map(importlib.util.find_spec, ("nbclient", "ipykernel")))
+
+
 def refusal(named: set[str]) -> int:
     """1, with a sentence on stderr, if documents with cells are named and nothing can run them."""
     cells = sorted(named.intersection(provenance.documents()))
-    if not cells or all(map(importlib.util.find_spec, ("nbclient", "ipykernel"))):
+    if not cells or jupyter():
         return 0
     print(
-        f"Quarto executes {cells[0]} when it renders it by itself, which needs the full "
-        "environment: run `python3 tools/environment.py full`; or render the whole book, "
-        "which shows what is frozen: `quarto render`.",
+        f"Quarto executes {cells[0]} when it renders it by itself, {SET_UP}; "
+        "or render the whole book, which shows what is frozen: `quarto render`.",
         file=sys.stderr,
     )
     return 1
