@@ -66,6 +66,12 @@ def test_an_interrupted_quarto_ends_with_all_that_it_started(tmp_path, task, sta
         os.kill(program, 0)
 
 
+def test_no_page_asks_another_host_for_a_font():
+    """Bootswatch's themes import their fonts unless this is unset before they are read."""
+    defaults, _, _ = (ROOT / "assets/theme.scss").read_text().partition("/*-- scss:rules --*/")
+    assert "\n$web-font-path: false;" in defaults.partition("/*-- scss:defaults --*/")[2]
+
+
 @pytest.mark.parametrize(
     "left", ["index.html", "index.typ", "chapters/01-data.html", "chapters/01-data_files/a.png"]
 )
