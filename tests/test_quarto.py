@@ -72,6 +72,12 @@ def test_no_page_asks_another_host_for_a_font():
     assert "\n$web-font-path: false;" in defaults.partition("/*-- scss:defaults --*/")[2]
 
 
+def test_no_render_trains_and_all_use_the_projects_python():
+    """What Quarto reads from the project's root, where neither is set already."""
+    lines = (ROOT / "_environment").read_text().splitlines()
+    assert {"QUARTO_PYTHON=.venv/bin/python", "DIGITCNN_TRAIN=never"} <= set(lines)
+
+
 @pytest.mark.parametrize(
     "left", ["index.html", "index.typ", "chapters/01-data.html", "chapters/01-data_files/a.png"]
 )

@@ -28,13 +28,13 @@ def main() -> int:
             return refusal({name.removesuffix(".qmd") for name in named})
         if files.profile() == "quick":
             return 0
+        waiting = [d for d in provenance.documents() if not provenance.state(d).whole]
+        if waiting:
+            execute.freshen(waiting)
         if not jupyter():  # a chapter may be named all the same: with the PDF, Quarto says "all"
             print(
                 f"The frozen results are shown. Quarto executes a chapter that is named, {SET_UP}."
             )
-        waiting = [d for d in provenance.documents() if not provenance.state(d).whole]
-        if waiting:
-            execute.freshen(waiting)
     except ImportError as error:
         # Nothing is set up: what is frozen is shown as it is; Quarto itself refuses what is not.
         print(f"{error.name} is missing: the frozen results are shown without a check.")
