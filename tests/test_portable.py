@@ -617,6 +617,15 @@ def test_execute_writes_frozen_results(book, tmp_path):
     assert "<script>var here = 1</script>" in page and "book True" in plain(page)
 
 
+def test_options_of_a_format_count_before_those_of_all():
+    """As in Quarto: a page can show the code that the PDF does not; front matter decides."""
+    config = {"execute": {"echo": False}, "format": {"html": {"echo": True}, "typst": "default"}}
+    assert [portable.execution(f, config, {})["echo"] for f in ("html", "pdf")] == [True, False]
+    assert not portable.execution("html", config, {"execute": {"echo": False}})["echo"]
+    meta = {"format": {"typst": {"echo": True, "warning": False}}}
+    assert portable.execution("pdf", config, meta) == portable.OUTLINE | {"warning": False}
+
+
 def test_a_failing_cell_is_named(book, tmp_path):
     pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")

@@ -143,6 +143,22 @@ def option(key: str, config: dict, meta: dict, default=None):
     return default
 
 
+def execution(fmt: str, config: dict, meta: dict) -> dict:
+    """Options of a document's cells in a format: front matter, else ``_quarto.yml``.
+
+    In each of the two, what is said of the format counts before what is said of all.
+    """
+    found = dict(OUTLINE)
+    for source in (config, meta):
+        formats = source.get("format")
+        formats = formats if isinstance(formats, dict) else {}
+        nested = formats.get("typst" if fmt == "pdf" else fmt)
+        nested = nested if isinstance(nested, dict) else {}
+        found |= source.get("execute") or {}
+        found |= {key: nested[key] for key in DEFAULTS if key in nested}
+    return found
+
+
 def read_source(path: Path, root: Path) -> str:
     """Read a document with its ``{{< include >}}`` files in place."""
     try:
@@ -480,7 +496,7 @@ def execute(
     name = qmd_path.relative_to(root).as_posix()
     source = read_source(qmd_path, root)
     meta, _ = split_front_matter(source, name)
-    defaults = {**(config.get("execute") or {}), **(meta.get("execute") or {})}
+    defaults = {fmt: execution(fmt, config, meta) for fmt in FORMATS}
     size = {"width": 7, "height": 5, "dpi": 96}
     size = {key: option(f"fig-{key}", config, meta, value) for key, value in size.items()}
     environment = {
@@ -508,10 +524,11 @@ def execute(
                 text.append(passage)
             if code is None:
                 break
-            opts = {**OUTLINE, **defaults, **own}
             label = str(own.get("label") or f"cell-{number}")
-            outputs = run(code, f"cell {label}").outputs if opts["eval"] and code else []
+            evaluated = (defaults["html"] | own)["eval"] and code  # once for both formats
+            outputs = run(code, f"cell {label}").outputs if evaluated else []
             for fmt, text in texts.items():
+                opts = defaults[fmt] | own
                 text.append(
                     cell_markdown(fmt, code, own, opts, outputs, label, qmd_path.stem, figures[fmt])
                 )

@@ -13,6 +13,7 @@ then takes the place of the previous one.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 import signal
@@ -177,9 +178,16 @@ def preview() -> None:
     if not quarto:
         raise SetupError("The preview needs Quarto 1.9 or newer: install it, or use `make report`.")
     env = environment.environment(**READING)
-    status = subprocess.run([quarto, "preview", ROOT], env=env, cwd=ROOT).returncode
-    if status not in (0, 130, -2):
-        raise SetupError(f"Quarto's preview ended with status {status}.")
+    process = subprocess.Popen([quarto, "preview", ROOT], env=env, cwd=ROOT, start_new_session=True)
+    try:
+        status = process.wait()
+    except KeyboardInterrupt:  # how a preview is ended; Quarto itself calls it status 1
+        print()
+        return
+    finally:
+        end(process)
+    if status:
+        raise SetupError(f"Quarto's preview ended with status {status}: see the lines above.")
 
 
 def render(project: Path, quarto: Path | None, output: Path, profile: str = "", **more: str):
@@ -205,7 +213,7 @@ def follow(command: list, folder: Path, env: dict, show_all: bool) -> list:
     with LOG.open("w", encoding="utf-8") as log:
         process = subprocess.Popen(
             command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, errors="replace",
+            text=True, errors="replace", start_new_session=True,
         )  # fmt: skip
         try:
             for line in process.stdout:
@@ -216,10 +224,8 @@ def follow(command: list, folder: Path, env: dict, show_all: bool) -> list:
                 if line and not NOISE.search(line) and (show_all or progress):
                     print(f"  {line}", flush=True)
             status = process.wait()
-        except BaseException:
-            process.terminate()
-            process.wait()
-            raise
+        finally:
+            end(process)
     if status:
         tail = [line for line in lines if line.strip()][-15:]
         if not show_all:
@@ -228,6 +234,23 @@ def follow(command: list, folder: Path, env: dict, show_all: bool) -> list:
         why = f" ({errors[-1].strip()})" if errors else ""
         raise SetupError(f"The renderer ended with status {status}{why}: see {LOG.name}.")
     return lines
+
+
+def end(process: subprocess.Popen) -> None:
+    """Interrupt what is left of a renderer, which leads a session, and all that it started.
+
+    Quarto is a script around its program: a signal to the script alone leaves that at work.
+    """
+    for number, patience in ((signal.SIGINT, 20), (signal.SIGKILL, 5)):
+        until = time.monotonic() + patience
+        while time.monotonic() < until:
+            process.poll()  # a process that has ended and is not waited for is one of its group
+            try:
+                os.killpg(process.pid, number)
+            except (ProcessLookupError, PermissionError):
+                return
+            number = 0  # only look
+            time.sleep(0.05)
 
 
 def check(book: Path) -> tuple:
