@@ -109,8 +109,13 @@ def parser() -> argparse.ArgumentParser:
     state.add_argument("--all", action="store_true", help="a line for each experiment and file")
     add(lambda options: doctor.diagnose(), "doctor", "check this machine and say how to mend what "
         "is wrong", "digitcnn doctor")  # fmt: skip
-    add(check_command, "check", "say what the report and its results lack; exit status 1 if "
-        "anything", "digitcnn check")  # fmt: skip
+    check = add(
+        check_command, "check", "say what the report and its results lack; exit status 1 if "
+        "anything", "digitcnn check", "digitcnn check --claims",
+    )  # fmt: skip
+    check.add_argument(
+        "--claims", action="store_true", help="instead, list what the text claims, and its truth"
+    )
     predict = add(
         lambda options: print(prediction_table.predict_command(options)), "predict",
         "classify pictures with a saved model", *prediction_table.EXAMPLES,
@@ -189,7 +194,7 @@ def accept_command(options: argparse.Namespace) -> None:
 
 
 def check_command(options: argparse.Namespace) -> int:
-    """Print what the report and its results lack."""
-    from .report import check
+    """Print what the report and its results lack, or what its text claims."""
+    from .report import check, claims
 
-    return check.check()
+    return claims.print_claims() if options.claims else check.check()
