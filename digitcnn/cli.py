@@ -135,12 +135,12 @@ def data_command(options: argparse.Namespace) -> None:
 
     for name in [sources.checked(name) for name in options.names] or sources.NAMES:
         files.say(f"{name}: reading and verifying …")
-        from . import data
+        from . import division
 
         if not options.verify and files.profile() == "full" and sources.missing(name):
             files.say(f"{name}: downloading to {files.shown(files.data_root())} …")
             sources.read(name, download=True)
-        source, indices = data.pool(name), data.split_indices(name)
+        source, indices = division.pool(name), division.split_indices(name)
         sizes = ", ".join(f"{split} {len(chosen):,}" for split, chosen in indices.items())
         print(f"{name}: {source.copy}; {len(source.labels):,} images ({sizes})")
 

@@ -58,9 +58,9 @@ def predict_command(options: argparse.Namespace) -> str:
     import numpy as np
     import torch
 
-    from . import data, predictions, rejection, sources
+    from . import data, inference, predictions, rejection, sources
 
-    model = predictions.load(model_name)
+    model = inference.load(model_name)
     bad, notes, clutter = 0, {}, set()
     if options.images:
         names, found, bad = _read(options, model_name)

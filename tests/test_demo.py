@@ -21,7 +21,18 @@ import pytest
 from conftest import one_sentence
 from PIL import Image
 
-from digitcnn import checkpoints, cli, data, files, pictures, predictions, preparation, runs
+from digitcnn import (
+    checkpoints,
+    cli,
+    data,
+    division,
+    files,
+    inference,
+    pictures,
+    predictions,
+    preparation,
+    runs,
+)
 from digitcnn.demo import command as demo
 from digitcnn.demo import server
 from digitcnn.demo import session as module
@@ -48,9 +59,9 @@ def quick_root(tmp_path_factory):
         patch.setenv("DIGITCNN_PROFILE", "quick")
         patch.setenv("DIGITCNN_ROOT", str(tmp_path_factory.mktemp("root")))
         patch.setattr(representation, "layout", layout)
-        data._pool.cache_clear()  # reading writes the manifest into this tree
+        division._pool.cache_clear()  # reading writes the manifest into this tree
         for name in NAMES:
-            data.pool(name)
+            division.pool(name)
             data.seed_everything(1)
             run, about = runs.get(name), json.dumps(runs.ingredients(runs.get(name)))
             checkpoints.write_tensors(
@@ -63,7 +74,7 @@ def quick_root(tmp_path_factory):
                 representation.coordinates(representation.Map(model, (name,)))
                 predictions.predict(model, name)
         yield
-    data._pool.cache_clear()
+    division._pool.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +167,7 @@ def test_a_picture_goes_the_usual_way_and_stands_among_its_neighbours(answers):
             answer = found["answers"][model]
             image = preparation.prepare_for([model], pixels, how)[model][0].image
             assert np.array_equal(answer["pixels"], image) and not answer["blank"]
-            expected = predictions.probabilities(predictions.load(model), image)[0]
+            expected = inference.probabilities(inference.load(model), image)[0]
             np.testing.assert_allclose(answer["probabilities"], expected, atol=1e-6)
     own = module.stored_map("mnist", "mnist")["points"][8].tolist()
     assert own in found["answers"]["mnist"]["near"]  # the sample itself is its nearest

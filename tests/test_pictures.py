@@ -21,6 +21,8 @@ from digitcnn import (
     checkpoints,
     cli,
     data,
+    division,
+    inference,
     pictures,
     prediction_table,
     predictions,
@@ -60,7 +62,7 @@ def real_models():
         for variable in ("DIGITCNN_ROOT", "DIGITCNN_PROFILE"):
             patch.delenv(variable, raising=False)
         try:
-            yield {name: predictions.load(name) for name in sources.NAMES}
+            yield {name: inference.load(name) for name in sources.NAMES}
         except DigitcnnError as error:
             pytest.skip(str(error))
 
@@ -218,7 +220,7 @@ def test_images_of_the_data_sets_are_untouched(name):
     except DigitcnnError as error:
         pytest.skip(str(error))
     official = np.flatnonzero(source.official_test)
-    chosen = np.union1d(official, data.split_indices(name)["test"])
+    chosen = np.union1d(official, division.split_indices(name)["test"])
     touched = 0
     for image in source.images[chosen]:
         pixels = image.transpose(1, 2, 0)
@@ -332,8 +334,8 @@ def quick_root(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DIGITCNN_PROFILE", "quick")
         patch.setenv("DIGITCNN_ROOT", str(tmp_path_factory.mktemp("root")))
-        data._pool.cache_clear()
-        data.pool("mnist")
+        division._pool.cache_clear()
+        division.pool("mnist")
         data.seed_everything(1)
         run = runs.get("mnist")
         about = {"kind": "weights", "ingredients": json.dumps(runs.ingredients(run))}
@@ -341,7 +343,7 @@ def quick_root(tmp_path_factory):
             checkpoints.weights_path(run), build_model(run).state_dict(), about
         )
         yield
-    data._pool.cache_clear()
+    division._pool.cache_clear()
 
 
 def predict(*words) -> str:

@@ -83,9 +83,9 @@ def copies(name: str) -> dict[str, np.ndarray]:
     of that split with an equal one in the training split; ``conflicting``: sets of equal images
     with different labels.
     """
-    from .. import data
+    from .. import division
 
-    source, indices = data.pool(name), data.split_indices(name)
+    source, indices = division.pool(name), division.split_indices(name)
     digests = pd.Series([hashlib.blake2b(image.tobytes()).digest() for image in source.images])
     group = digests.groupby(digests).ngroup().to_numpy()
     learned = np.unique(group[indices["train"]])
@@ -102,10 +102,10 @@ def copies(name: str) -> dict[str, np.ndarray]:
 @store.stored(lambda name: f"dataset/origin-{name}", _whole)
 def origin(name: str) -> dict[str, np.ndarray]:
     """The share of each split's images that the official division has in its test set."""
-    from .. import data
+    from .. import division
 
-    official = data.labels(name).official_test
-    return {s: np.array(official[at].mean()) for s, at in data.split_indices(name).items()}
+    official = division.labels(name).official_test
+    return {s: np.array(official[at].mean()) for s, at in division.split_indices(name).items()}
 
 
 def split_sizes() -> pd.DataFrame:

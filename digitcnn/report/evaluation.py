@@ -13,7 +13,7 @@ import pandas as pd
 from scipy import optimize
 from sklearn import metrics
 
-from .. import checkpoints, data, files, runs, stats
+from .. import data, division, files, results, runs, stats
 from ..model import CLASSES
 from ..predictions import Predictions, softmax
 from ..stats import Estimate, percentiles, proportion
@@ -47,10 +47,10 @@ def answered(run: str | runs.RunConfig, data_name: str, split: str = "test") -> 
             f"The answers of {run.id} on {data_name}'s {split} split are not kept: choose one of "
             "digitcnn.runs.kept_answers."
         )
-    kept = checkpoints.answers(run)
+    kept = results.answers(run)
     predicted = kept[f"{data_name}-{split}-answer"].astype(np.int64)
-    division = run.split if data_name == run.data else "pooled"
-    labels = data.labels(data_name).labels[data.split_indices(data_name, division)[split]]
+    kind = run.split if data_name == run.data else "pooled"
+    labels = division.labels(data_name).labels[division.split_indices(data_name, kind)[split]]
     if run.class_counts:
         labels = labels[np.isin(labels, [digit for digit, _ in run.class_counts])]
     return Answers(predicted, labels, kept.get(f"{data_name}-{split}-margin"))

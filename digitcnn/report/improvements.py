@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import data, predictions, runs, store
+from .. import data, inference, predictions, runs, store
 from ..model import DigitCNN
 from ..predictions import Predictions, softmax
 from ..stats import proportion
@@ -139,7 +139,7 @@ def view_sets(run: str) -> dict[str, np.ndarray]:
     config = runs.get(run)
     sets, split = candidates(config), data.load(config.data, "validation")
     views = list(dict.fromkeys(view for members in sets.values() for view in members))
-    single = view_probabilities(predictions.load(config), split.images, views)
+    single = view_probabilities(inference.load(config), split.images, views)
     means = [np.mean([single[view] for view in members], 0) for members in sets.values()]
     labels = split.labels.numpy()
     return {
@@ -159,7 +159,7 @@ def view_sets(run: str) -> dict[str, np.ndarray]:
 def view_logits(run: str, name: str) -> dict[str, np.ndarray]:
     """Logits float16 (N, 10) of a run with one of its `candidates`, by split."""
     config = runs.get(run)
-    model, views = predictions.load(config), candidates(config)[name]
+    model, views = inference.load(config), candidates(config)[name]
     found = {}
     for split in ("validation", "test"):
         single = view_probabilities(model, data.load(config.data, split).images, views)
@@ -178,7 +178,7 @@ def view_logits(run: str, name: str) -> dict[str, np.ndarray]:
 def view_seconds(run: str, name: str) -> dict[str, np.ndarray]:
     """``seconds`` per 1,000 images without and with one of the `candidates`, (2,)."""
     config = runs.get(run)
-    model, sets = predictions.load(config), candidates(config)
+    model, sets = inference.load(config), candidates(config)
     batch = data.load(config.data, "validation").images[:EVALUATION_BATCH]
     return {"seconds": np.array([_seconds(model, batch, sets[n]) for n in ("none", name)])}
 
