@@ -30,13 +30,13 @@ STEPS = 200
 # Run by both versions of the package: a run as JSON in, digests of weights and metrics out.
 TRIAL = """
 import dataclasses, hashlib, json, sys, torch
-from digitcnn import data, runs, training
+from digitcnn import data, runs, training  # data.pool is there in every version
 torch.set_num_threads(1)
 about = json.loads(sys.argv[1])
 known = {field.name for field in dataclasses.fields(runs.RunConfig)}
 tuples = lambda v: tuple(map(tuples, v)) if isinstance(v, list) else v
 config = runs.RunConfig(**{k: tuples(v) for k, v in about.items() if k in known})
-found = training.learn(config, division.pool(config.data), torch.device("cpu"))
+found = training.learn(config, data.pool(config.data), torch.device("cpu"))
 digest = lambda t: hashlib.sha256(t.detach().contiguous().numpy().tobytes()).hexdigest()[:16]
 state = found.averaged.module.state_dict()
 print(json.dumps({

@@ -32,7 +32,7 @@ from safetensors.torch import load as parse_tensors
 from safetensors.torch import save as tensor_bytes
 from torch import Tensor
 
-from . import data, files, reach, results, runs
+from . import data, division, files, reach, results, runs
 from .files import DigitcnnError, Interrupted
 from .model import DigitCNN
 from .results import COLUMNS
@@ -97,7 +97,7 @@ def ensure(run: str | RunConfig) -> None:
     # Reading the data writes its manifest again, which may be all that is missing or old. Where
     # training is forbidden, the data is read only if nothing else can tell.
     if why == "data not read yet" or (why and not forbidden()):
-        data.pool(run.data)
+        division.pool(run.data)
         why = stale(run)
     if why or runs.reason(run):
         train(run)
@@ -279,7 +279,7 @@ def compute(
 
     The record holds the key of the code that was imported, taken before the first step.
     """
-    source = data.pool(run.data)
+    source = division.pool(run.data)
     ingredients, key, code = runs.ingredients(run), runs.key(run), runs.code(run)
     files.remove_leftovers(checkpoint_path(run))
     state, seconds = _saved_progress(run, ingredients)

@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("umap")
 
-from digitcnn import (data, files, inference, predictions, runs, store  # noqa: E402)
+from digitcnn import data, files, inference, predictions, runs, store  # noqa: E402
 from digitcnn.predictions import Predictions  # noqa: E402
 from digitcnn.report import cross_dataset, representation  # noqa: E402
 from digitcnn.report import representation_figures as drawn  # noqa: E402
