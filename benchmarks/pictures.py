@@ -29,7 +29,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from digitcnn import files, inference, pictures, predictions, preparation, rejection, sources
+from digitcnn import files, inference, pictures, preparation, rejection, sources
 
 FAMILIES = {  # Debian: fonts-liberation, fonts-freefont-ttf, fonts-open-sans, fonts-roboto, …
     "tune": (
@@ -387,7 +387,7 @@ def right(models: dict, found: list[np.ndarray], labels: np.ndarray) -> tuple[di
         prepared = [preparation.prepare_for(models, pixels, how) for pixels in found]
         for name, model in models.items():
             images = torch.from_numpy(np.stack([each[name][0].image for each in prepared]))
-            logits = predictions.predict_logits(model, images).cpu().numpy()
+            logits = inference.predict_logits(model, images).cpu().numpy()
             hits[name, how] = logits.argmax(1) == labels
             if how == "auto":
                 beside = [each[name][0].blank or each[name][0].cluttered for each in prepared]

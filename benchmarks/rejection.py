@@ -78,7 +78,7 @@ def flagged(model: torch.nn.Module, name: str, made: list[np.ndarray]) -> float:
         for pixels in made
     ]
     images = torch.from_numpy(np.stack([each.image for each in found]))
-    below = rejection.unlike(predictions.predict_logits(model, images).cpu().numpy(), name)
+    below = rejection.unlike(inference.predict_logits(model, images).cpu().numpy(), name)
     return float(np.mean(below | [each.blank or each.cluttered for each in found]))
 
 

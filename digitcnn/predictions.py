@@ -59,8 +59,8 @@ def predict(run: str | runs.RunConfig, data_name: str, split: str = "test") -> P
             "digitcnn.runs.kept_answers."
         )
     kept = results.answers(run)
-    indices = division.split_indices(data_name, run.split if data_name == run.data else "pooled")
-    indices = indices[split]
+    kind = run.split if data_name == run.data else "pooled"
+    indices = division.split_indices(data_name, kind)[split]
     return Predictions(
         kept[f"{data_name}-{split}-logits"].astype(np.float32),
         kept[f"{data_name}-{split}-answer"].astype(np.int64),

@@ -25,7 +25,6 @@ from digitcnn import (
     inference,
     pictures,
     prediction_table,
-    predictions,
     preparation,
     rejection,
     runs,
@@ -80,7 +79,7 @@ def test_each_input_is_read_rightly_or_refused(path, real_models):
     pixels = pictures.read(path).pixels
     for name, model in real_models.items():
         image = torch.from_numpy(prepared(pixels, name)[0].image[None])
-        found = int(predictions.predict_logits(model, image).argmax())
+        found = int(inference.predict_logits(model, image).argmax())
         assert found == int(path.name[0]), f"the {name} network reads {found}"
 
 
@@ -310,9 +309,7 @@ def test_blank_and_noise_are_flagged(real_models):
     for side in np.linspace(32, 400, 20).astype(int):
         noise = random.integers(0, 256, (side, side, 3), dtype=np.uint8)
         found = prepared(noise)[0]
-        logits = predictions.predict_logits(
-            real_models["mnist"], torch.from_numpy(found.image[None])
-        )
+        logits = inference.predict_logits(real_models["mnist"], torch.from_numpy(found.image[None]))
         flagged += found.blank or bool(rejection.unlike(logits.cpu().numpy(), "mnist")[0])
     assert flagged >= 18
 

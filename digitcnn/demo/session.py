@@ -149,7 +149,7 @@ class Answers:
         found = [{"pixels": image, "answers": {}} for image in images.numpy()]
         for name in names:
             if model := self._ready.get(f"model {name}"):
-                for i, logits in enumerate(predictions.predict_logits(model, images).cpu().numpy()):
+                for i, logits in enumerate(inference.predict_logits(model, images).cpu().numpy()):
                     answer = {"probabilities": predictions.softmax(logits).tolist()}
                     answer["unlike"] = bool(rejection.unlike(logits, name))
                     found[i]["answers"][name] = answer | place(name, i, logits)
