@@ -63,7 +63,7 @@ def one_sentence(caught) -> str:
 
 def test_small_grey_pictures_are_padded_as_mnist_is():
     grey = np.arange(784, dtype=np.uint8).reshape(28, 28) % 200 + 20
-    image = predictions.to_images(grey)[0].numpy()
+    image = pictures.to_images(grey)[0].numpy()
     assert image.shape == (3, 32, 32) and image.dtype == np.uint8
     assert (image[:, 2:30, 2:30] == grey).all()
     assert image[:, :2].max() == image[:, :, 30:].max() == 0
@@ -79,13 +79,13 @@ def test_all_forms_of_a_picture_agree(tmp_path):
         pixels / 255, pixels.astype(np.int64), [pixels], expected[None],
     )  # fmt: skip
     for form in forms:
-        assert torch.equal(predictions.to_images(form), expected[None])
+        assert torch.equal(pictures.to_images(form), expected[None])
 
 
 def test_other_sizes_keep_their_proportions():
     wide = np.zeros((20, 40, 3), np.uint8)
     wide[:, 18:22] = 255  # a vertical stroke in the middle
-    image = predictions.to_images(wide)[0, 0].numpy()
+    image = pictures.to_images(wide)[0, 0].numpy()
     assert image[:, 15:17].min() > 128, "the border is repeated above and below"
     assert image[:, :12].max() == image[:, 20:].max() == 0
 
@@ -106,7 +106,7 @@ def test_other_sizes_keep_their_proportions():
 )
 def test_what_is_no_picture_is_refused(picture, said):
     with pytest.raises(DigitcnnError) as caught:
-        predictions.to_images(picture)
+        pictures.to_images(picture)
     assert said in one_sentence(caught)
 
 
@@ -118,7 +118,7 @@ def test_unreadable_files_are_refused(tmp_path):
     cut.write_bytes(cut.read_bytes()[:400])
     for path in (text, cut, tmp_path, tmp_path / "absent.png"):
         with pytest.raises(DigitcnnError) as caught:
-            predictions.to_images(path)
+            pictures.to_images(path)
         assert path.name in one_sentence(caught)
 
 
@@ -127,7 +127,7 @@ def test_huge_pictures_are_refused(tmp_path, monkeypatch):
     Image.new("L", (40, 40)).save(path)
     monkeypatch.setattr(pictures, "MAX_PIXELS", 1000)
     with pytest.raises(DigitcnnError, match="40 x 40"):
-        predictions.to_images(path)
+        pictures.to_images(path)
 
 
 # Models

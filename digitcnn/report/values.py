@@ -114,7 +114,12 @@ class Share(Printed, float):
     @property
     def full(self) -> Text:
         """``97.0 % (96.7 to 97.2)``."""
-        return Text(f"{self} ({self.interval.removesuffix(UNIT + '%')})")
+        return self.at(self.digits)
+
+    def at(self, digits: int) -> Text:
+        """`full` with so many decimals, for a column that is to be even."""
+        value, low, high = (fixed(100 * part, digits) for part in (self, self.low, self.high))
+        return Text(f"{value}{UNIT}% ({low} to {high})")
 
     @property
     def fraction(self) -> Text:
@@ -166,9 +171,13 @@ class Estimated(Printed, float):
     @property
     def full(self) -> Text:
         """``0.4 (0.3 to 0.5)``; without an interval where it is unknown."""
-        if math.isnan(self.low):
-            return Text(str(self))
-        return Text(f"{self} ({self._number(self.low)} to {self._number(self.high)})")
+        return Text(str(self)) if math.isnan(self.low) else self.at(self.digits)
+
+    def at(self, digits: int) -> Text:
+        """`full` with so many decimals, for a column that is to be even."""
+        parts = (fixed(self.scale * part, digits) for part in (self, self.low, self.high))
+        value, low, high = parts
+        return Text(f"{value}{UNIT + self.unit if self.unit else ''} ({low} to {high})")
 
 
 class Average(Estimated):
