@@ -17,7 +17,7 @@ import time
 
 import torch
 
-from digitcnn import data, runs, status
+from digitcnn import division, runs, status
 from digitcnn.training import Training, predict_logits, reproducible
 
 KINDS = (
@@ -33,7 +33,7 @@ def rates(seconds: float) -> tuple[float, float]:
     device = torch.device("cpu")
     run = runs.MAIN["svhn"]
     with reproducible(run.seed, device):
-        training = Training(run, data.pool(run.data), device)
+        training = Training(run, division.pool(run.data), device)
         timed_steps(training, 20)  # a warm-up
         learned, began = 0, time.perf_counter()
         while time.perf_counter() - began < seconds:
@@ -68,7 +68,7 @@ def epoch(name: str) -> tuple[float, float]:
     torch.set_num_threads(1)
     run, device = runs.get(name), torch.device("cpu")
     with reproducible(run.seed, device):
-        training = Training(run, data.pool(run.data), device)
+        training = Training(run, division.pool(run.data), device)
         steps = training.steps // run.epochs
         timed_steps(training, min(steps, 10))
         taken = min(steps, LIMIT)

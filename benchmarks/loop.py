@@ -25,7 +25,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from digitcnn import data, runs
+from digitcnn import data, division, runs
 from digitcnn.training import Training, build_model, pick_device, reproducible
 
 
@@ -66,7 +66,7 @@ def ours(config: runs.RunConfig) -> float:
     """Images per second of `Training` over a run's training images, without evaluation."""
     device = pick_device()
     with reproducible(config.seed, device):
-        training = Training(config, data.pool(config.data), device)
+        training = Training(config, division.pool(config.data), device)
         began = time.perf_counter()
         training.run_epoch()
         return training.steps * training.batch / (time.perf_counter() - began)
@@ -84,7 +84,7 @@ def main() -> None:
     config = dataclasses.replace(
         config, epochs=1, train_size=size, held_out=(), evaluate_every_epoch=False
     )
-    part = data.training_part(config, data.pool(config.data))
+    part = data.training_part(config, division.pool(config.data))
     loops = {"ours": lambda: ours(config), "usual": lambda: usual(config, part)}
     rates: dict[str, list[float]] = {name: [] for name in loops}
     for repeat in range(options.repeats):

@@ -29,7 +29,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from digitcnn import files, pictures, predictions, preparation, rejection, sources
+from digitcnn import files, inference, pictures, preparation, rejection, sources
 
 FAMILIES = {  # Debian: fonts-liberation, fonts-freefont-ttf, fonts-open-sans, fonts-roboto, …
     "tune": (
@@ -387,7 +387,7 @@ def right(models: dict, found: list[np.ndarray], labels: np.ndarray) -> tuple[di
         prepared = [preparation.prepare_for(models, pixels, how) for pixels in found]
         for name, model in models.items():
             images = torch.from_numpy(np.stack([each[name][0].image for each in prepared]))
-            logits = predictions.predict_logits(model, images).cpu().numpy()
+            logits = inference.predict_logits(model, images).cpu().numpy()
             hits[name, how] = logits.argmax(1) == labels
             if how == "auto":
                 beside = [each[name][0].blank or each[name][0].cluttered for each in prepared]
@@ -401,7 +401,7 @@ def measure(conditions: list[str], part: str, count: int, writers: str | None) -
     ``worse`` is by how many standard errors of the paired difference preparing loses, beyond a
     point; above 2, the aim of never being worse is missed.
     """
-    models = {name: predictions.load(name) for name in sources.NAMES}
+    models = {name: inference.load(name) for name in sources.NAMES}
     rows = []
     for condition in conditions:
         for kind in KINDS:
@@ -441,7 +441,7 @@ def digits() -> str:
     bunch = load_digits()
     found = [np.uint8(np.repeat(255 * image[..., None] / 16, 3, 2)) for image in bunch.images]
     hits, flagged = right(
-        {name: predictions.load(name) for name in sources.NAMES}, found, bunch.target
+        {name: inference.load(name) for name in sources.NAMES}, found, bunch.target
     )
     return "\n".join(
         f"load_digits, {name}: auto {hits[name, 'auto'].mean():.1%}, "

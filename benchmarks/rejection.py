@@ -20,7 +20,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from digitcnn import pictures, predictions, preparation, rejection
+from digitcnn import inference, pictures, predictions, preparation, rejection
 
 QUANTILE = 0.006  # of the validation images, whose digits are harder than people's own
 COUNT = 200  # pictures of each kind
@@ -78,7 +78,7 @@ def flagged(model: torch.nn.Module, name: str, made: list[np.ndarray]) -> float:
         for pixels in made
     ]
     images = torch.from_numpy(np.stack([each.image for each in found]))
-    below = rejection.unlike(predictions.predict_logits(model, images).cpu().numpy(), name)
+    below = rejection.unlike(inference.predict_logits(model, images).cpu().numpy(), name)
     return float(np.mean(below | [each.blank or each.cluttered for each in found]))
 
 
@@ -92,7 +92,7 @@ def main() -> None:
         "blank": blank, "noise": noise, "scenes": scenes(options.scenes), "letters": letters
     }  # fmt: skip
     for name in rejection.THRESHOLDS:
-        model = predictions.load(name)
+        model = inference.load(name)
         scores = {}
         for split in ("validation", "test"):
             scores[split] = rejection.score(predictions.predict(name, name, split).logits)

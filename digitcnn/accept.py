@@ -30,7 +30,7 @@ STEPS = 200
 # Run by both versions of the package: a run as JSON in, digests of weights and metrics out.
 TRIAL = """
 import dataclasses, hashlib, json, sys, torch
-from digitcnn import data, runs, training
+from digitcnn import data, runs, training  # data.pool is there in every version
 torch.set_num_threads(1)
 about = json.loads(sys.argv[1])
 known = {field.name for field in dataclasses.fields(runs.RunConfig)}

@@ -32,9 +32,10 @@ from safetensors.torch import load as parse_tensors
 from safetensors.torch import save as tensor_bytes
 from torch import Tensor
 
-from . import data, files, reach, runs
+from . import data, division, files, reach, results, runs
 from .files import DigitcnnError, Interrupted
 from .model import DigitCNN
+from .results import COLUMNS
 from .runs import (
     RunConfig,
     answers_path,
@@ -56,7 +57,6 @@ from .training import (
 )
 
 FORMAT = "digitcnn-2"
-COLUMNS = ("epoch", "loss", "accuracy", "precision", "recall")
 reach.read_now()  # what is imported now is what keys are taken of, whatever is edited later
 
 
@@ -87,7 +87,7 @@ def load_or_train(run: str | RunConfig) -> tuple[DigitCNN, dict[str, pd.DataFram
     """
     run = runs.get(run)
     ensure(run)
-    return load_model(run), history(run)
+    return load_model(run), results.history(run)
 
 
 def ensure(run: str | RunConfig) -> None:
@@ -97,7 +97,7 @@ def ensure(run: str | RunConfig) -> None:
     # Reading the data writes its manifest again, which may be all that is missing or old. Where
     # training is forbidden, the data is read only if nothing else can tell.
     if why == "data not read yet" or (why and not forbidden()):
-        data.pool(run.data)
+        division.pool(run.data)
         why = stale(run)
     if why or runs.reason(run):
         train(run)
@@ -106,43 +106,6 @@ def ensure(run: str | RunConfig) -> None:
 def forbidden() -> bool:
     """Whether the environment forbids training (``DIGITCNN_TRAIN=never``)."""
     return os.environ.get("DIGITCNN_TRAIN") == "never"
-
-
-def record(run: str | RunConfig) -> dict:
-    """A finished run's record: configuration, ingredients, key, environment, wall time."""
-    run = runs.get(run)
-    ensure(run)
-    return runs.read_record(run)
-
-
-def history(run: str | RunConfig) -> dict[str, pd.DataFrame]:
-    """A finished run's metrics by split, a row per evaluation; trains the run if need be."""
-    run = runs.get(run)
-    digests = record(run).get("metrics_sha256", {})
-    return {
-        split: read_metrics(metrics_path(run, split), digests.get(split, "none"))
-        for split in ("train", *run.held_out)
-    }
-
-
-def read_metrics(path: Path, digest: str | None = None) -> pd.DataFrame:
-    """Read one metrics file. Raises `DigitcnnError` if it is damaged.
-
-    Where the SHA-256 `digest` of the text is known, it has to agree.
-    """
-    try:
-        text = files.noted(path).read_text("utf-8")
-        table = pd.read_csv(io.StringIO(text), sep="\t")
-        if tuple(table.columns) == COLUMNS and len(table) and digest in (None, _sha256(text)):
-            table = table.astype({name: float for name in COLUMNS[1:]})
-            # The loss of a run that diverged may be infinite or no number.
-            if table.iloc[:, 2:].stack().between(0, 1).all():
-                return table
-    except (OSError, ValueError, TypeError):
-        pass
-    raise DigitcnnError(
-        f"{files.shown(path)} is damaged: delete its folder and run `make train` to make it again."
-    )
 
 
 def load_model(run: str | RunConfig) -> DigitCNN:
@@ -240,10 +203,6 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, str])
     files.write_whole(path, tensor_bytes(tensors, about))
 
 
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def _checksum(tensors: dict[str, Tensor]) -> str:
     sha = hashlib.sha256()
     for name in sorted(tensors):
@@ -320,7 +279,7 @@ def compute(
 
     The record holds the key of the code that was imported, taken before the first step.
     """
-    source = data.pool(run.data)
+    source = division.pool(run.data)
     ingredients, key, code = runs.ingredients(run), runs.key(run), runs.code(run)
     files.remove_leftovers(checkpoint_path(run))
     state, seconds = _saved_progress(run, ingredients)
@@ -366,10 +325,10 @@ def compute(
         "parameters": sum(p.numel() for p in training.model.parameters()),
         "diverged": training.epoch if training.diverged else None,
         "weights_sha256": _checksum(weights),
-        "answers_sha256": _digest_of(answers),
+        "answers_sha256": results.digest_of(answers),
     }
     metrics = {split: metrics_text(rows) for split, rows in training.rows.items()}
-    record["metrics_sha256"] = {split: _sha256(text) for split, text in metrics.items()}
+    record["metrics_sha256"] = {split: results.sha256(text) for split, text in metrics.items()}
     keeps = runs.keeps_weights(run) and not training.diverged
     arrays = {name: value.numpy() for name, value in weights.items()} if keeps else {}
     return Outcome(run, record, metrics, answers, arrays)
@@ -450,11 +409,6 @@ def _answers(run: RunConfig, model: DigitCNN) -> dict[str, np.ndarray]:
     return found
 
 
-def _digest_of(arrays: dict[str, np.ndarray]) -> str:
-    """SHA-256 of named arrays."""
-    return _checksum({name: torch.from_numpy(value) for name, value in arrays.items()})
-
-
 def store(outcome: Outcome) -> None:
     """Write a finished run, its record last, then drop its checkpoint; can be repeated."""
     run, record = outcome.run, outcome.record
@@ -474,29 +428,6 @@ def store(outcome: Outcome) -> None:
         write_tensors(weights_path(run), tensors, metadata | {"kind": "weights"})
     files.write_json(record_path(run), runs.sealed(record))
     checkpoint_path(run).unlink(missing_ok=True)
-
-
-def answers(run: str | RunConfig) -> dict[str, np.ndarray]:
-    """The kept answers of a finished run, by ``<data set>-<split>-<what>``; trains if need be.
-
-    Raises `DigitcnnError` if the file is damaged or of other weights than the record names.
-    """
-    run = runs.get(run)
-    about, path = record(run), answers_path(run)
-    try:
-        with np.load(io.BytesIO(files.noted(path).read_bytes()), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        said = {name: str(arrays.pop(name)) for name in ("key", "copy", "weights_sha256")}
-        whole = said["weights_sha256"] == about["weights_sha256"]
-        whole = whole and _digest_of(arrays) == about["answers_sha256"]
-    except Exception:  # zipfile and NumPy raise a dozen kinds on damaged bytes
-        whole = False
-    if not whole:
-        raise DigitcnnError(
-            f"{files.shown(path)} is damaged or of another training: delete it and run "
-            f"`digitcnn train {run.id}`."
-        )
-    return arrays
 
 
 def metrics_text(rows: list[Metrics]) -> str:

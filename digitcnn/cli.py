@@ -109,8 +109,13 @@ def parser() -> argparse.ArgumentParser:
     state.add_argument("--all", action="store_true", help="a line for each experiment and file")
     add(lambda options: doctor.diagnose(), "doctor", "check this machine and say how to mend what "
         "is wrong", "digitcnn doctor")  # fmt: skip
-    add(check_command, "check", "say what the report and its results lack; exit status 1 if "
-        "anything", "digitcnn check")  # fmt: skip
+    check = add(
+        check_command, "check", "say what the report and its results lack; exit status 1 if "
+        "anything", "digitcnn check", "digitcnn check --claims",
+    )  # fmt: skip
+    check.add_argument(
+        "--claims", action="store_true", help="instead, list what the text claims, and its truth"
+    )
     predict = add(
         lambda options: print(prediction_table.predict_command(options)), "predict",
         "classify pictures with a saved model", *prediction_table.EXAMPLES,
@@ -130,12 +135,12 @@ def data_command(options: argparse.Namespace) -> None:
 
     for name in [sources.checked(name) for name in options.names] or sources.NAMES:
         files.say(f"{name}: reading and verifying …")
-        from . import data
+        from . import division
 
         if not options.verify and files.profile() == "full" and sources.missing(name):
             files.say(f"{name}: downloading to {files.shown(files.data_root())} …")
             sources.read(name, download=True)
-        source, indices = data.pool(name), data.split_indices(name)
+        source, indices = division.pool(name), division.split_indices(name)
         sizes = ", ".join(f"{split} {len(chosen):,}" for split, chosen in indices.items())
         print(f"{name}: {source.copy}; {len(source.labels):,} images ({sizes})")
 
@@ -189,7 +194,7 @@ def accept_command(options: argparse.Namespace) -> None:
 
 
 def check_command(options: argparse.Namespace) -> int:
-    """Print what the report and its results lack."""
-    from .report import check
+    """Print what the report and its results lack, or what its text claims."""
+    from .report import check, claims
 
-    return check.check()
+    return claims.print_claims() if options.claims else check.check()

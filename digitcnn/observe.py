@@ -14,6 +14,7 @@ from pathlib import Path
 
 _opened: set[str] = set()
 _written: set[str] = set()
+_notes: dict[str, list] = {}
 _active = False
 
 
@@ -30,6 +31,11 @@ def report(path: str | Path) -> None:
     _opened.add(os.path.abspath(path))
 
 
+def note(kind: str, what: object) -> None:
+    """Keep something, as JSON can hold it, that goes into the chapter's record under `kind`."""
+    _notes.setdefault(kind, []).append(what)
+
+
 def _hook(event: str, arguments: tuple) -> None:
     if event != "open" or not isinstance(arguments[0], str | bytes | os.PathLike):
         return
@@ -41,7 +47,7 @@ def _hook(event: str, arguments: tuple) -> None:
 
 def seen() -> str:
     """Everything observed so far, as JSON: ``opened`` and ``written`` files, project ``modules``
-    by dotted name, and imported ``libraries`` with their versions."""
+    by dotted name, imported ``libraries`` with their versions, and each kind of `note`."""
     from importlib import metadata
 
     package = __name__.partition(".")[0]
@@ -59,5 +65,6 @@ def seen() -> str:
             "written": sorted(_written),
             "modules": [name for name in modules if name != "observe"],
             "libraries": {name: metadata.version(name) for name in libraries},
+            "notes": _notes,
         }
     )

@@ -58,9 +58,9 @@ def predict_command(options: argparse.Namespace) -> str:
     import numpy as np
     import torch
 
-    from . import data, predictions, rejection, sources
+    from . import data, inference, predictions, rejection, sources
 
-    model = predictions.load(model_name)
+    model = inference.load(model_name)
     bad, notes, clutter = 0, {}, set()
     if options.images:
         names, found, bad = _read(options, model_name)
@@ -74,7 +74,7 @@ def predict_command(options: argparse.Namespace) -> str:
         chosen = test.take(np.random.default_rng(options.seed).choice(len(test), count, False))
         names = [f"{data_name} test image {index}" for index in chosen.indices]
         pictures, labels, blank = chosen.images, chosen.labels.tolist(), set()
-    logits = predictions.predict_logits(model, pictures).cpu().numpy()
+    logits = inference.predict_logits(model, pictures).cpu().numpy()
     width = max(len("image"), *(len(name) for name in names))
     header = f"{'image':<{width}}  " + ("true  " if labels else "")
     lines = [header + f"most probable classes, by the {sources.TITLES[model_name]} network"]

@@ -47,7 +47,7 @@ class RunConfig:
         name: run name; the seed is added to it where it is not 42.
         group: one of `GROUPS`; decides what is kept of the finished run.
         data: ``mnist`` or ``svhn``.
-        split: ``pooled`` or ``official``, see `digitcnn.data.DIVISIONS`.
+        split: ``pooled`` or ``official``, see `digitcnn.division.DIVISIONS`.
         train_size: learn from a stratified subset of this size (None: everything).
         class_counts: learn from so many samples of these classes only, as (class, count or None)
             pairs; evaluation is then restricted to these classes.

@@ -135,6 +135,11 @@ def mean_difference(before: np.ndarray, after: np.ndarray, draws: int = DRAWS) -
     return percentiles(change.mean(), np.array(drawn))
 
 
+def even(one: int, other: int) -> float:
+    """Exact p value of two counts of things that are one or the other with equal probability."""
+    return float(stats.binomtest(int(one), int(one + other)).pvalue) if one + other else 1.0
+
+
 def mcnemar(before: np.ndarray, after: np.ndarray) -> Comparison:
     """Errors bool (N,) of two classifiers on the same images: exact test and paired bootstrap.
 
@@ -142,11 +147,11 @@ def mcnemar(before: np.ndarray, after: np.ndarray) -> Comparison:
     either with probability 1/2, which is a binomial test. The difference is that in accuracy.
     """
     total, mended, made = len(before), int((before & ~after).sum()), int((after & ~before).sum())
-    p_value = stats.binomtest(mended, mended + made).pvalue if mended + made else 1.0
+    p_value = even(mended, made)
     shares = np.array([mended, made, total - mended - made]) / total
     drawn = np.random.default_rng(SEED).multinomial(total, shares, size=DRAWS)
     difference = percentiles((mended - made) / total, (drawn[:, 0] - drawn[:, 1]) / total)
-    return Comparison(mended, made, difference, float(p_value))
+    return Comparison(mended, made, difference, p_value)
 
 
 # Seeds

@@ -264,7 +264,7 @@ def run_table(records: dict[str, dict], every: bool = False) -> pd.DataFrame:
     """What runs were made from, in the lines of `run_rows`.
 
     Args:
-        records: the runs' records (see `digitcnn.checkpoints.record`) by their ids.
+        records: the runs' records (see `digitcnn.results.record`) by their ids.
 
     Columns: run, key, code, data (first 8 hexadecimal digits of the digests), device, duration.
     """

@@ -25,11 +25,11 @@ from .files import DigitcnnError
 Arrays = dict[str, np.ndarray]
 # What a result depends on by its tokens, so that the code which looks it up does not count.
 NOT_CODE = (
-    "files", "store", "sources.Source", "data.pool", "data.labels", "data.split_indices",
-    "runs.RunConfig", "runs.get", "runs.registry", "runs.stale", "runs.read_record",
-    "runs.manifest", "runs.has_manifest", "runs.split_sizes", "runs.kept_answers",
-    "checkpoints.ensure", "checkpoints.record", "checkpoints.history", "checkpoints.answers",
-    "checkpoints.load_model",
+    "files", "store", "sources.Source", "division.pool", "division.labels",
+    "division.split_indices", "runs.RunConfig", "runs.get", "runs.registry", "runs.stale",
+    "runs.reason", "runs.read_record", "runs.manifest", "runs.has_manifest", "runs.split_sizes",
+    "runs.kept_answers", "checkpoints.ensure", "checkpoints.load_model", "results.record",
+    "results.history", "results.answers",
 )  # fmt: skip
 
 
@@ -135,9 +135,9 @@ class Stored:
 
                 checkpoints.ensure(rest)
             elif kind == "images" and not runs.has_manifest(rest.split()[0]):
-                from . import data
+                from . import division
 
-                data.pool(rest.split()[0])
+                division.pool(rest.split()[0])
 
 
 def stored(

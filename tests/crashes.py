@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from digitcnn import checkpoints, data, files, runs, training
+from digitcnn import checkpoints, division, files, results, runs, training
 
 EPOCHS = 4
 
@@ -45,7 +45,7 @@ def outcome(run: runs.RunConfig) -> dict[str, bytes]:
     """What a finished run learned, without wall times: weights, metrics files, answers."""
     tensors, _ = checkpoints.read_tensors(runs.weights_path(run))
     found = {name: value.numpy().tobytes() for name, value in tensors.items()}
-    found |= {name: value.tobytes() for name, value in checkpoints.answers(run).items()}
+    found |= {name: value.tobytes() for name, value in results.answers(run).items()}
     for split in ("train", *run.held_out):
         found[split] = runs.metrics_path(run, split).read_bytes()
     return found
@@ -83,13 +83,13 @@ def readable(run: runs.RunConfig) -> int:
                 }
                 assert int(about["epoch"]) == epoch == len(json.loads(about["seconds"]))
         elif path.suffix == ".txt":
-            checkpoints.read_metrics(path)
+            results.read_metrics(path)
         elif path.suffix == ".json":
             files.read_json(path)
     if runs.record_path(run).is_file():
         checkpoints.load_model(run)
-        checkpoints.answers(run)
-        assert len(checkpoints.history(run)["train"]) == run.epochs
+        results.answers(run)
+        assert len(results.history(run)["train"]) == run.epochs
     return epoch
 
 
@@ -238,7 +238,7 @@ MODES = {
 
 if __name__ == "__main__":
     use_cpu()
-    data.pool("mnist")  # before the fork
+    division.pool("mnist")  # before the fork
     found = {}
     for mode in sys.argv[1:] or MODES:
         try:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from digitcnn import checkpoints, data, runs
+from digitcnn import checkpoints, division, results, runs
 from digitcnn.training import Metrics, build_model
 
 
 def finish(run: str | runs.RunConfig) -> runs.RunConfig:
     """Store a run of the active profile as finished: weights, answers, metrics, record."""
     run = runs.get(run)
-    source = data.pool(run.data)
+    source = division.pool(run.data)
     with torch.random.fork_rng():
         torch.manual_seed(run.seed)
         model = build_model(run).eval()
@@ -33,8 +33,8 @@ def finish(run: str | runs.RunConfig) -> runs.RunConfig:
         "finished": "2026-11-26 08:00 UTC",
         "diverged": None,
         "weights_sha256": checkpoints._checksum(weights),
-        "answers_sha256": checkpoints._digest_of(answers),
-        "metrics_sha256": {split: checkpoints._sha256(text) for split, text in metrics.items()},
+        "answers_sha256": results.digest_of(answers),
+        "metrics_sha256": {split: results.sha256(text) for split, text in metrics.items()},
     }
     arrays = {name: value.numpy() for name, value in weights.items()}
     kept = arrays if runs.keeps_weights(run) else {}

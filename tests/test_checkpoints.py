@@ -23,7 +23,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save as tensor_bytes
 
-from digitcnn import checkpoints, data, files, provenance, runs, sources, status, store, training
+from digitcnn import (
+    checkpoints,
+    data,
+    division,
+    files,
+    provenance,
+    results,
+    runs,
+    sources,
+    status,
+    store,
+    training,
+)
 from digitcnn.files import DigitcnnError, Interrupted
 
 TINY = tiny_run(epochs=3)
@@ -174,15 +186,15 @@ def test_metrics_are_exactly_those_of_the_weights_file(sandbox, changes):
     """What is printed can be had again from the file, on any machine."""
     run = dataclasses.replace(TINY, name="other", **changes)
     checkpoints.train(run)
-    split = data.held_out_part(run, data.pool("mnist"), "validation")
+    split = data.held_out_part(run, division.pool("mnist"), "validation")
     model = checkpoints.load_model(run)
     again = training.evaluate(model, split.images, split.labels, epoch=3)
     stored = runs.metrics_path(run, "validation").read_text().splitlines()
     assert stored[-1] == checkpoints.metrics_text([again]).splitlines()[-1]
-    answers = checkpoints.answers(run)["mnist-validation-answer"]
+    answers = results.answers(run)["mnist-validation-answer"]
     assert (answers == training.predict_logits(model, split.images).argmax(1).numpy()).all()
     accuracy = (answers == split.labels.numpy()).mean()
-    assert checkpoints.history(run)["validation"]["accuracy"].iloc[-1] == round(accuracy, 6)
+    assert results.history(run)["validation"]["accuracy"].iloc[-1] == round(accuracy, 6)
 
 
 def test_kept_weights_have_sixteen_bits_where_they_are_many(trained):
@@ -244,7 +256,7 @@ def test_answers_are_those_of_the_network(sandbox, group, monkeypatch):
         checkpoints, "_answers", lambda run, model: models.append(model) or real(run, model)
     )
     checkpoints.train(run)
-    found, expected = checkpoints.answers(run), {}
+    found, expected = results.answers(run), {}
     for name, split in runs.kept_answers(run):
         part = data.load(name, split, run.split)
         chosen = np.flatnonzero(np.isin(part.labels, (1, 2))) if pair else np.arange(len(part))
@@ -293,12 +305,12 @@ def test_a_run_that_diverges_ends_and_is_current(diverged, sandbox, count_epochs
     assert record["diverged"] == 1 < diverged.epochs
     assert status.reason(diverged) == "" and status.state(diverged) == "current"
     assert not list(sandbox.rglob("*.safetensors"))  # neither weights nor a checkpoint
-    history = checkpoints.history(diverged)
+    history = results.history(diverged)
     assert [len(table) for table in history.values()] == [1, 1]
     assert not np.isfinite(history["train"]["loss"]).any()
-    assert checkpoints.answers(diverged) == {}
+    assert results.answers(diverged) == {}
     checkpoints.train(diverged)
-    checkpoints.record(diverged)
+    results.record(diverged)
     assert not count_epochs  # it is not tried again and again
     with pytest.raises(DigitcnnError, match="wild diverged in epoch 1") as caught:
         checkpoints.load_or_train(diverged)
@@ -306,7 +318,7 @@ def test_a_run_that_diverges_ends_and_is_current(diverged, sandbox, count_epochs
 
 
 def test_a_run_that_does_not_diverge_says_so(trained):
-    assert checkpoints.record(TINY)["diverged"] is None
+    assert results.record(TINY)["diverged"] is None
 
 
 def test_a_run_that_diverged_goes_on_to_the_same_end(sandbox, monkeypatch, count_epochs):
@@ -323,7 +335,7 @@ def test_a_run_that_diverged_goes_on_to_the_same_end(sandbox, monkeypatch, count
 
 def test_the_weights_file_says_where_it_comes_from(trained):
     _, about = checkpoints.read_tensors(runs.weights_path(TINY))
-    record = checkpoints.record(TINY)
+    record = results.record(TINY)
     assert about["key"] == record["key"] == runs.key(TINY)
     assert about["kind"] == "weights" and about["format"] == checkpoints.FORMAT
     configuration = json.loads(about["configuration"])
@@ -361,13 +373,13 @@ def test_models_alone_are_enough_but_for_other_code(trained, monkeypatch):
 def test_what_the_data_alone_can_tell_is_read_even_where_training_is_forbidden(trained):
     files.cache_path("data", "mnist.json").unlink()
     assert runs.stale(TINY) == "data not read yet"
-    data._pool.cache_clear()  # as a new process starts
-    assert checkpoints.record(TINY)["images"] == 32
+    division._pool.cache_clear()  # as a new process starts
+    assert results.record(TINY)["images"] == 32
 
 
 def test_forbidden_training_is_refused_before_the_data_is_read(trained, monkeypatch):
     other = dataclasses.replace(TINY, learning_rate=0.1)
-    monkeypatch.setattr(data, "pool", lambda name: pytest.fail("the data was read"))
+    monkeypatch.setattr(division, "pool", lambda name: pytest.fail("the data was read"))
     with pytest.raises(DigitcnnError, match="tiny would have to be trained") as caught:
         checkpoints.ensure(other)
     assert "configuration changed" in one_sentence(caught.value)
@@ -375,7 +387,7 @@ def test_forbidden_training_is_refused_before_the_data_is_read(trained, monkeypa
 
 def test_a_key_is_taken_before_the_first_step(sandbox, monkeypatch):
     """Of the code that was imported: what is edited meanwhile changes no record."""
-    data.pool("mnist")
+    division.pool("mnist")
     key, code, real = runs.key(TINY), runs.code(TINY), training.Training.run_epoch
 
     def edited(self):
@@ -464,7 +476,7 @@ def test_after_ctrl_c_it_goes_on_to_the_same_result(
     checkpoints.train(TINY)
     assert count_epochs == [1, 2, 3]
     assert outcome(TINY) == expected
-    record = checkpoints.record(TINY)  # the time of each epoch was kept
+    record = results.record(TINY)  # the time of each epoch was kept
     assert record["seconds"] == pytest.approx(3 * record["seconds_per_epoch"], rel=2, abs=0.5)
 
 
@@ -483,7 +495,7 @@ def test_an_interrupted_run_says_what_it_learns(sandbox, monkeypatch, capfd):
 def test_metrics_of_a_run_that_is_trained_again_stay_until_it_ends(sandbox, monkeypatch):
     """Weights lost, training again, interrupted: what was stored is whole, the old or the new."""
     checkpoints.load_or_train(TINY)
-    before = {split: table.to_dict() for split, table in checkpoints.history(TINY).items()}
+    before = {split: table.to_dict() for split, table in results.history(TINY).items()}
     runs.weights_path(TINY).unlink()
     stop_after(monkeypatch, 1)
     with pytest.raises(Interrupted):
@@ -491,7 +503,7 @@ def test_metrics_of_a_run_that_is_trained_again_stay_until_it_ends(sandbox, monk
     for split, table in before.items():
         path = runs.metrics_path(TINY, split)
         digest = runs.read_record(TINY)["metrics_sha256"][split]
-        assert checkpoints.read_metrics(path, digest).to_dict() == table
+        assert results.read_metrics(path, digest).to_dict() == table
     assert len(checkpoints.load_or_train(TINY)[1]["train"]) == TINY.epochs
 
 
@@ -592,7 +604,7 @@ def read_checkpoint() -> dict:
     state, seconds = checkpoints._saved_progress(TINY, runs.ingredients(TINY))
     if state is None:
         raise DigitcnnError("It starts afresh.")
-    running = training.Training(TINY, data.pool("mnist"), torch.device("cpu"))
+    running = training.Training(TINY, division.pool("mnist"), torch.device("cpu"))
     try:
         checkpoints.restore(running, state)
     except (KeyError, RuntimeError, ValueError, TypeError):  # which `compute` makes a sentence
@@ -607,23 +619,23 @@ def read_weights() -> dict:
 
 
 def read_record() -> dict:
-    found = checkpoints.record(TINY)
+    found = results.record(TINY)
     return {name: found[name] for name in ("seconds", "key", "configuration", "environment")}
 
 
 def read_history() -> dict:
-    return {split: table.to_dict("list") for split, table in checkpoints.history(TINY).items()}
+    return {split: table.to_dict("list") for split, table in results.history(TINY).items()}
 
 
 def read_manifest() -> dict:
     found = runs.manifest("mnist")
     every = dataclasses.replace(TINY, held_out=("validation", "test"))
-    keys = [runs.key(dataclasses.replace(every, split=name)) for name in data.DIVISIONS]
+    keys = [runs.key(dataclasses.replace(every, split=name)) for name in division.DIVISIONS]
     return {"keys": keys, **{name: found[name] for name in ("divisions", "images")}}
 
 
 def read_answers() -> dict:
-    return {k: (v.dtype.str, v.tobytes()) for k, v in checkpoints.answers(TINY).items()}
+    return {k: (v.dtype.str, v.tobytes()) for k, v in results.answers(TINY).items()}
 
 
 def arrays_path() -> Path:
@@ -653,7 +665,7 @@ def all_files(trained):
     rng = np.random.default_rng(0)
     arrays = {"logits": rng.normal(size=(50, 10)).astype(np.float32), "labels": np.arange(50) % 10}
     store.write(arrays_path(), arrays, "toy.read_svhn", ["value 1"])
-    running = training.Training(TINY, data.pool("mnist"), torch.device("cpu"))
+    running = training.Training(TINY, division.pool("mnist"), torch.device("cpu"))
     running.run_epoch()
     about = {"kind": "checkpoint", "run": "tiny", "epoch": "1", "seconds": "[0.5]",
              "ingredients": json.dumps(runs.ingredients(TINY))}  # fmt: skip
@@ -756,20 +768,20 @@ def test_what_has_no_checksum_is_refused(trained):
         one_sentence(caught.value)
     files.write_json(runs.record_path(TINY), about)
     with pytest.raises(DigitcnnError, match="damaged"):
-        checkpoints.record(TINY)
+        results.record(TINY)
 
 
 def test_a_metrics_file_without_its_last_row_is_noticed(trained):
     path = runs.metrics_path(TINY, "train")
     path.write_text("\n".join(path.read_text().splitlines()[:-1]) + "\n")
     with pytest.raises(DigitcnnError, match="damaged"):
-        checkpoints.history(TINY)
+        results.history(TINY)
 
 
 def test_windows_line_ends_are_no_damage(trained):
     path = runs.metrics_path(TINY, "train")
     path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
-    assert len(checkpoints.history(TINY)["train"]) == TINY.epochs
+    assert len(results.history(TINY)["train"]) == TINY.epochs
 
 
 def test_the_loss_of_a_diverged_run_can_be_read(tmp_path):
@@ -777,7 +789,7 @@ def test_the_loss_of_a_diverged_run_can_be_read(tmp_path):
     rows = [training.Metrics(1, float("nan"), 0.1, 0.01, 0.1),
             training.Metrics(2, 2.0, 1.0, 1.0, 0.0)]  # fmt: skip
     path.write_text(checkpoints.metrics_text(rows))
-    table = checkpoints.read_metrics(path)
+    table = results.read_metrics(path)
     assert np.isnan(table["loss"][0]) and table["loss"][1] == 2.0
 
 
@@ -793,7 +805,7 @@ def test_metrics_of_a_wrong_form_are_one_sentence(tmp_path, text):
     path = tmp_path / "train.txt"
     path.write_text(text)
     with pytest.raises(DigitcnnError, match="damaged") as caught:
-        checkpoints.read_metrics(path)
+        results.read_metrics(path)
     one_sentence(caught.value)
 
 
@@ -856,8 +868,8 @@ def test_files_of_two_runs_cannot_be_swapped(trained, tmp_path, monkeypatch):
     try:
         pairs = [
             (runs.weights_path, checkpoints.load_model, r"stale \(configuration changed\)"),
-            (runs.answers_path, checkpoints.answers, "damaged or of another training"),
-            (lambda run: runs.metrics_path(run, "train"), checkpoints.history, "damaged"),
+            (runs.answers_path, results.answers, "damaged or of another training"),
+            (lambda run: runs.metrics_path(run, "train"), results.history, "damaged"),
         ]
         for where, read, text in pairs:
             kept = where(TINY).read_bytes()
@@ -975,7 +987,7 @@ def test_hostile_files_under_the_other_names_are_not_executed(
     for path, read in {
         tmp_path / "MNIST/raw/t10k-images-idx3-ubyte": lambda: sources.read("mnist"),
         tmp_path / "checksums.json": lambda: sources.read("svhn"),
-        files.cache_path("data", "svhn.npz"): lambda: data.labels("svhn"),
+        files.cache_path("data", "svhn.npz"): lambda: division.labels("svhn"),
         record: lambda: provenance.read_record(record.parent),
     }.items():
         files.write_whole(path, weapon)

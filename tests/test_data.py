@@ -17,7 +17,7 @@ from conftest import one_sentence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from digitcnn import data, files, runs, sources, toy
+from digitcnn import data, division, files, runs, sources, toy
 from digitcnn.data import Split
 from digitcnn.files import DigitcnnError
 
@@ -48,9 +48,9 @@ def source_of(labels: np.ndarray, official_test: np.ndarray | None = None) -> so
     return sources.Source(images, np.asarray(labels), official_test, "made for a test", {})
 
 
-def divided(labels: np.ndarray, official_test: np.ndarray, division: str) -> dict[str, np.ndarray]:
-    """A division from labels alone, as `data.split_indices` has them."""
-    return data.divide(data.Labels(np.asarray(labels), np.asarray(official_test)), division)
+def divided(labels: np.ndarray, official_test: np.ndarray, kind: str) -> dict[str, np.ndarray]:
+    """A division from labels alone, as `division.split_indices` has them."""
+    return division.divide(division.Labels(np.asarray(labels), np.asarray(official_test)), kind)
 
 
 @settings(deadline=None, max_examples=30)
@@ -58,18 +58,18 @@ def divided(labels: np.ndarray, official_test: np.ndarray, division: str) -> dic
     st.lists(st.integers(20, 120), min_size=2, max_size=10), st.integers(0, 2**31),
     st.sampled_from(["pooled", "official"]),
 )  # fmt: skip
-def test_a_division_is_disjoint_complete_and_stratified(counts, seed, division):
+def test_a_division_is_disjoint_complete_and_stratified(counts, seed, kind):
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.repeat(np.arange(len(counts)), counts))
     tested = np.zeros(len(labels), bool)
     for digit in range(len(counts)):  # a quarter of each class, anywhere in the pool
         members = np.flatnonzero(labels == digit)
         tested[rng.choice(members, len(members) // 4, replace=False)] = True
-    indices = divided(labels, tested, division)
+    indices = divided(labels, tested, kind)
     assert list(indices) == list(data.SPLITS)
     joined = np.concatenate(list(indices.values()))
     assert len(joined) == len(labels) and (np.sort(joined) == np.arange(len(labels))).all()
-    if division == "official":
+    if kind == "official":
         assert (indices["test"] == np.flatnonzero(tested)).all()
         whole, shares = ~tested, {"train": 0.9, "validation": 0.1}
     else:
@@ -85,14 +85,14 @@ def test_a_division_is_disjoint_complete_and_stratified(counts, seed, division):
 
 def test_a_division_depends_on_labels_and_origin_alone():
     labels, tested = np.arange(1000) % 10, np.arange(1000) >= 800
-    first = {name: divided(labels, tested, name) for name in data.DIVISIONS}
+    first = {name: divided(labels, tested, name) for name in division.DIVISIONS}
     np.random.seed(7)
     torch.manual_seed(7)
     for name, parts in first.items():
         again = divided(labels, tested, name)
         assert all((again[part] == parts[part]).all() for part in data.SPLITS)
     # Where an image comes from decides in the official division alone.
-    moved = {name: divided(labels, ~tested, name) for name in data.DIVISIONS}
+    moved = {name: divided(labels, ~tested, name) for name in division.DIVISIONS}
     assert all((moved["pooled"][part] == first["pooled"][part]).all() for part in data.SPLITS)
     assert (moved["official"]["test"] == np.arange(800)).all()
     assert (first["official"]["test"] == np.arange(800, 1000)).all()
@@ -101,14 +101,14 @@ def test_a_division_depends_on_labels_and_origin_alone():
 def test_the_indices_of_a_synthetic_pool_are_fixed():
     """Nothing may ever move a sample: scikit-learn's, NumPy's and our part together."""
     labels = np.arange(1000) % 10
-    for division, expected in SYNTHETIC.items():
-        indices = divided(labels, np.arange(1000) >= 800, division)
+    for kind, expected in SYNTHETIC.items():
+        indices = divided(labels, np.arange(1000) >= 800, kind)
         assert {name: sha256(chosen) for name, chosen in indices.items()} == expected
 
 
 def test_the_indices_of_the_quick_profile_are_fixed(sandbox):
     for name, expected in QUICK.items():
-        indices = data.split_indices(name)
+        indices = division.split_indices(name)
         assert {split: sha256(chosen) for split, chosen in indices.items()} == expected
 
 
@@ -130,10 +130,10 @@ def test_the_real_data_has_its_pinned_digest_and_indices(name, monkeypatch, tmp_
     source = sources.read(name)
     assert source.identity == REAL[name]["digest"]
     assert (source.labels == real_labels(name, folder)).all()
-    for division in data.DIVISIONS:
-        for split, chosen in data.divide(source, division).items():
-            assert sha256(chosen)[:16] == REAL[name][f"{division} {split}"], (division, split)
-    data._record_manifest(name, source)
+    for kind in division.DIVISIONS:
+        for split, chosen in division.divide(source, kind).items():
+            assert sha256(chosen)[:16] == REAL[name][f"{kind} {split}"], (kind, split)
+    division._record_manifest(name, source)
     for part, found in runs.manifest(name)["divisions"].items():
         assert found == recorded(name)["divisions"][part]
 
@@ -166,12 +166,12 @@ def test_the_manifests_of_the_repository_are_the_pinned_ones(name):
     assert manifest["digest"] == REAL[name]["digest"]
     train, test = sources.OFFICIAL_IMAGES[name]
     assert (manifest["images"], manifest["official_test"]) == (train + test, test)
-    for division, parts in manifest["divisions"].items():
+    for kind, parts in manifest["divisions"].items():
         for split, part in parts.items():
-            assert part["indices_sha256"][:16] == REAL[name][f"{division} {split}"]
+            assert part["indices_sha256"][:16] == REAL[name][f"{kind} {split}"]
             assert sum(part["class_counts"]) == part["images"]
         assert sum(part["images"] for part in parts.values()) == train + test
-    pooled, official = (manifest["divisions"][division] for division in ("pooled", "official"))
+    pooled, official = (manifest["divisions"][kind] for kind in ("pooled", "official"))
     every = sum(np.array(part["class_counts"]) for part in pooled.values())
     for split, share in {"train": 0.7, "validation": 0.1, "test": 0.2}.items():
         assert (np.abs(np.array(pooled[split]["class_counts"]) - share * every) <= 2).all()
@@ -182,13 +182,13 @@ def test_the_manifests_of_the_repository_are_the_pinned_ones(name):
 # Loading
 
 
-@pytest.mark.parametrize("division", data.DIVISIONS)
-def test_what_is_loaded_is_the_pool_at_the_indices(sandbox, division):
-    source = data.pool("svhn")
-    indices = data.split_indices("svhn", division)
+@pytest.mark.parametrize("kind", division.DIVISIONS)
+def test_what_is_loaded_is_the_pool_at_the_indices(sandbox, kind):
+    source = division.pool("svhn")
+    indices = division.split_indices("svhn", kind)
     seen = 0
     for split in data.SPLITS:
-        loaded = data.load("svhn", split, division)
+        loaded = data.load("svhn", split, kind)
         assert loaded.images.dtype == torch.uint8 and loaded.labels.dtype == torch.int64
         assert loaded.images.shape == (len(loaded), 3, 32, 32)
         assert (loaded.indices == indices[split]).all()
@@ -205,10 +205,10 @@ def test_an_unknown_split_is_one_sentence(sandbox, split):
     one_sentence(caught.value)
 
 
-@pytest.mark.parametrize("division", ["", "Pooled", "train", "x\x1b[2J"])
-def test_an_unknown_division_is_one_sentence(sandbox, division):
-    for read in (lambda: data.split_indices("mnist", division),
-                 lambda: data.load("mnist", "test", division)):  # fmt: skip
+@pytest.mark.parametrize("kind", ["", "Pooled", "train", "x\x1b[2J"])
+def test_an_unknown_division_is_one_sentence(sandbox, kind):
+    for read in (lambda: division.split_indices("mnist", kind),
+                 lambda: data.load("mnist", "test", kind)):  # fmt: skip
         with pytest.raises(DigitcnnError, match="pooled, official") as caught:
             read()
         one_sentence(caught.value)
@@ -219,9 +219,9 @@ def test_an_unknown_division_is_one_sentence(sandbox, division):
 
 def fresh(name: str) -> sources.Source:
     """The pool as a new process reads it."""
-    for cached in (data._pool, data._labels, data._indices):
+    for cached in (division._pool, division._labels, division._indices):
         cached.cache_clear()
-    return data.pool(name)
+    return division.pool(name)
 
 
 def test_reading_writes_the_manifest(sandbox):
@@ -231,9 +231,9 @@ def test_reading_writes_the_manifest(sandbox):
     assert manifest["images"] == len(source.labels) == 1797
     assert manifest["official_test"] == source.official_test.sum() > 0
     assert list(manifest["divisions"]) == ["official", "pooled"]
-    for division in data.DIVISIONS:
-        for split, chosen in data.split_indices("mnist", division).items():
-            part = runs.split_sizes("mnist", division)[split]
+    for kind in division.DIVISIONS:
+        for split, chosen in division.split_indices("mnist", kind).items():
+            part = runs.split_sizes("mnist", kind)[split]
             assert part["images"] == len(chosen) and part["indices_sha256"] == sha256(chosen)
             assert part["class_counts"] == np.bincount(source.labels[chosen]).tolist()
 
@@ -290,8 +290,8 @@ def test_a_damaged_manifest_is_written_anew(sandbox, content):
 def without_data(sandbox, monkeypatch):
     """A tree that knows MNIST, whose data set is gone; its labels and divisions."""
     source = fresh("mnist")
-    divisions = {name: data.divide(source, name) for name in data.DIVISIONS}
-    for cached in (data._pool, data._labels, data._indices):
+    divisions = {name: division.divide(source, name) for name in division.DIVISIONS}
+    for cached in (division._pool, division._labels, division._indices):
         cached.cache_clear()
     monkeypatch.setattr(sources, "read", lambda name: pytest.fail("the data set was read"))
     return source, divisions
@@ -299,11 +299,11 @@ def without_data(sandbox, monkeypatch):
 
 def test_labels_and_indices_need_no_data_set(without_data):
     source, divisions = without_data
-    found = data.labels("mnist")
+    found = division.labels("mnist")
     assert (found.labels == source.labels).all() and found.labels.dtype == np.int64
     assert (found.official_test == source.official_test).all() and found.official_test.dtype == bool
     for name, parts in divisions.items():
-        for split, chosen in data.split_indices("mnist", name).items():
+        for split, chosen in division.split_indices("mnist", name).items():
             assert (chosen == parts[split]).all()
 
 
@@ -322,7 +322,7 @@ def test_damaged_labels_are_one_sentence(without_data, spoil):
     else:
         np.savez_compressed(path, **arrays | {"digest": np.array("of other data")})
     with pytest.raises(DigitcnnError, match=r"mnist\.npz is damaged") as caught:
-        data.labels("mnist")
+        division.labels("mnist")
     one_sentence(caught.value)
 
 
@@ -394,23 +394,23 @@ def run_of(**changes) -> runs.RunConfig:
     return dataclasses.replace(runs.MAIN["mnist"], **changes)
 
 
-@pytest.mark.parametrize("division", data.DIVISIONS)
-def test_a_run_learns_from_its_part_and_is_judged_on_what_it_learns(division):
+@pytest.mark.parametrize("kind", division.DIVISIONS)
+def test_a_run_learns_from_its_part_and_is_judged_on_what_it_learns(kind):
     labels = np.random.default_rng(3).permutation(np.repeat(np.arange(10), 60))
     source = source_of(labels)
-    indices = data.divide(source, division)
-    whole = data.training_part(run_of(split=division), source)
+    indices = division.divide(source, kind)
+    whole = data.training_part(run_of(split=kind), source)
     assert (whole.indices == indices["train"]).all()
     assert (whole.images.numpy() == source.images[indices["train"]]).all()
     assert (whole.labels.numpy() == labels[indices["train"]]).all()
-    some = data.training_part(run_of(split=division, train_size=100), source)
+    some = data.training_part(run_of(split=kind, train_size=100), source)
     assert len(some) == 100 and set(some.indices) <= set(indices["train"])
     shares = np.bincount(labels[indices["train"]]) / len(indices["train"])
     assert (np.abs(np.bincount(some.labels) - 100 * shares) <= 1).all()
     for seed in (42, 43):  # a subset does not depend on the seed, one of classes does
-        other = data.training_part(run_of(split=division, train_size=100, seed=seed), source)
+        other = data.training_part(run_of(split=kind, train_size=100, seed=seed), source)
         assert (other.indices == some.indices).all()
-    restricted = run_of(split=division, class_counts=((3, 12), (8, None)))
+    restricted = run_of(split=kind, class_counts=((3, 12), (8, None)))
     part = data.training_part(restricted, source)
     assert np.bincount(part.labels, minlength=10).nonzero()[0].tolist() == [3, 8]
     assert (part.labels == 3).sum() == 12
@@ -418,7 +418,7 @@ def test_a_run_learns_from_its_part_and_is_judged_on_what_it_learns(division):
     moved = data.training_part(dataclasses.replace(restricted, seed=43), source)
     assert (part.indices[part.labels == 3] != moved.indices[moved.labels == 3]).any()
     for name in ("validation", "test"):
-        judged = data.held_out_part(run_of(split=division, train_size=100), source, name)
+        judged = data.held_out_part(run_of(split=kind, train_size=100), source, name)
         assert (judged.indices == indices[name]).all()
         judged = data.held_out_part(restricted, source, name)
         expected = indices[name][np.isin(labels[indices[name]], (3, 8))]

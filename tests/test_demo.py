@@ -21,7 +21,7 @@ from conftest import one_sentence
 from finished import finish
 from PIL import Image
 
-from digitcnn import cli, data, files, pictures, predictions, preparation
+from digitcnn import cli, data, division, files, inference, pictures, predictions, preparation
 from digitcnn.demo import command as demo
 from digitcnn.demo import server
 from digitcnn.demo import session as module
@@ -47,7 +47,7 @@ def quick_root(tmp_path_factory):
         patch.setenv("DIGITCNN_TRAIN", "never")
         patch.setenv("DIGITCNN_ROOT", str(tmp_path_factory.mktemp("root")))
         patch.setattr(representation, "layout", layout)
-        data._pool.cache_clear()  # reading writes the manifest into this tree
+        division._pool.cache_clear()  # reading writes the manifest into this tree
         for name in NAMES:
             finish(name)
         for model in NAMES:
@@ -55,7 +55,7 @@ def quick_root(tmp_path_factory):
                 representation.coordinates(representation.Map(model, (name,)))
                 predictions.predict(model, name)
         yield
-    data._pool.cache_clear()
+    division._pool.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +148,7 @@ def test_a_picture_goes_the_usual_way_and_stands_among_its_neighbours(answers):
             answer = found["answers"][model]
             image = preparation.prepare_for([model], pixels, how)[model][0].image
             assert np.array_equal(answer["pixels"], image) and not answer["blank"]
-            expected = predictions.probabilities(predictions.load(model), image)[0]
+            expected = inference.probabilities(inference.load(model), image)[0]
             np.testing.assert_allclose(answer["probabilities"], expected, atol=1e-6)
     own = module.stored_map("mnist", "mnist")["points"][8].tolist()
     assert own in found["answers"]["mnist"]["near"]  # the sample itself is its nearest

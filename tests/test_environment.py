@@ -202,10 +202,8 @@ def test_a_failed_quarto_is_not_tried_again_the_same_day(environment, monkeypatc
 
 
 def test_a_step_of_the_quarto_installation_has_a_time_limit(environment, tmp_path):
-    began = time.monotonic()
-    endless = [sys.executable, "-c", "import time; time.sleep(60)"]
-    assert not environment.run_until(endless, began + 0.5, tmp_path)
-    assert time.monotonic() - began < 20
+    endless = [sys.executable, "-c", "import time; time.sleep(36000)"]
+    assert not environment.run_until(endless, time.monotonic() + 0.5, tmp_path)
 
 
 def test_two_renders_at_once_take_turns(environment, monkeypatch, capsys):

@@ -7,7 +7,7 @@ import torch
 from finished import finish
 from sklearn import metrics
 
-from digitcnn import checkpoints, data, runs, toy
+from digitcnn import checkpoints, data, results, runs, toy
 from digitcnn import predictions as prediction_module
 from digitcnn.files import DigitcnnError
 from digitcnn.predictions import Predictions, softmax
@@ -46,7 +46,7 @@ def real(request, monkeypatch):
 
 def test_kept_answers_give_the_stored_metrics(real):
     name, p = real
-    last = checkpoints.history(name)["test"].iloc[-1]
+    last = results.history(name)["test"].iloc[-1]
     assert last["epoch"] == runs.get(name).epochs
     precision, recall, _, _ = metrics.precision_recall_fscore_support(
         p.labels, p.predicted, average="macro", zero_division=0
@@ -63,7 +63,7 @@ def test_kept_answers_give_the_stored_metrics(real):
 
 def test_the_chapter_shows_the_stored_metrics(real):
     name, p = real
-    last = checkpoints.history(name)["test"].iloc[-1]
+    last = results.history(name)["test"].iloc[-1]
     for metric, estimate in evaluation.summary(p).items():
         assert estimate.low < estimate.value < estimate.high
         if metric in last:

@@ -8,7 +8,7 @@ import pytest
 from finished import finish
 from sklearn import metrics
 
-from digitcnn import checkpoints, files, runs
+from digitcnn import checkpoints, files, results, runs
 from digitcnn.report import imbalance
 from digitcnn.report.imbalance import Scores
 
@@ -162,7 +162,7 @@ def test_features_are_those_of_the_pictured_runs(sandbox, monkeypatch):
 
 def test_scores_are_the_kept_answers(sandbox):
     run = finish("mnist-few")
-    found, kept = imbalance.scores(run, "svhn"), checkpoints.answers(run)
+    found, kept = imbalance.scores(run, "svhn"), results.answers(run)
     assert np.array_equal(found.predicted, kept["svhn-test-answer"])
     assert np.array_equal(found.margin, kept["svhn-test-margin"].astype("f4"))
     assert set(found.labels) == {1, 2}
@@ -226,7 +226,7 @@ def test_rows_follow_from_the_kept_answers(stored):
 def test_kept_answers_give_the_metrics_of_training(stored):
     for row in stored[stored["model"] == stored["data"]].itertuples():
         run = runs.get(runs.imbalanced(row.model, row.case, row.seed).id)
-        last = checkpoints.history(run)["test"].iloc[-1]
+        last = results.history(run)["test"].iloc[-1]
         assert last["accuracy"] == pytest.approx(row.accuracy, abs=1e-6)
         assert last["recall"] == pytest.approx((row.recall_1 + row.recall_2) / 2, abs=1e-6)
 

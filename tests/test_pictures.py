@@ -21,9 +21,10 @@ from digitcnn import (
     checkpoints,
     cli,
     data,
+    division,
+    inference,
     pictures,
     prediction_table,
-    predictions,
     preparation,
     rejection,
     runs,
@@ -60,7 +61,7 @@ def real_models():
         for variable in ("DIGITCNN_ROOT", "DIGITCNN_PROFILE"):
             patch.delenv(variable, raising=False)
         try:
-            yield {name: predictions.load(name) for name in sources.NAMES}
+            yield {name: inference.load(name) for name in sources.NAMES}
         except DigitcnnError as error:
             pytest.skip(str(error))
 
@@ -78,7 +79,7 @@ def test_each_input_is_read_rightly_or_refused(path, real_models):
     pixels = pictures.read(path).pixels
     for name, model in real_models.items():
         image = torch.from_numpy(prepared(pixels, name)[0].image[None])
-        found = int(predictions.predict_logits(model, image).argmax())
+        found = int(inference.predict_logits(model, image).argmax())
         assert found == int(path.name[0]), f"the {name} network reads {found}"
 
 
@@ -218,7 +219,7 @@ def test_images_of_the_data_sets_are_untouched(name):
     except DigitcnnError as error:
         pytest.skip(str(error))
     official = np.flatnonzero(source.official_test)
-    chosen = np.union1d(official, data.split_indices(name)["test"])
+    chosen = np.union1d(official, division.split_indices(name)["test"])
     touched = 0
     for image in source.images[chosen]:
         pixels = image.transpose(1, 2, 0)
@@ -308,9 +309,7 @@ def test_blank_and_noise_are_flagged(real_models):
     for side in np.linspace(32, 400, 20).astype(int):
         noise = random.integers(0, 256, (side, side, 3), dtype=np.uint8)
         found = prepared(noise)[0]
-        logits = predictions.predict_logits(
-            real_models["mnist"], torch.from_numpy(found.image[None])
-        )
+        logits = inference.predict_logits(real_models["mnist"], torch.from_numpy(found.image[None]))
         flagged += found.blank or bool(rejection.unlike(logits.cpu().numpy(), "mnist")[0])
     assert flagged >= 18
 
@@ -332,8 +331,8 @@ def quick_root(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DIGITCNN_PROFILE", "quick")
         patch.setenv("DIGITCNN_ROOT", str(tmp_path_factory.mktemp("root")))
-        data._pool.cache_clear()
-        data.pool("mnist")
+        division._pool.cache_clear()
+        division.pool("mnist")
         data.seed_everything(1)
         run = runs.get("mnist")
         about = {"kind": "weights", "ingredients": json.dumps(runs.ingredients(run))}
@@ -341,7 +340,7 @@ def quick_root(tmp_path_factory):
             checkpoints.weights_path(run), build_model(run).state_dict(), about
         )
         yield
-    data._pool.cache_clear()
+    division._pool.cache_clear()
 
 
 def predict(*words) -> str:

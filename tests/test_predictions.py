@@ -8,7 +8,16 @@ import pytest
 import torch
 from PIL import Image
 
-from digitcnn import checkpoints, data, pictures, prediction_table, predictions, runs
+from digitcnn import (
+    checkpoints,
+    data,
+    division,
+    inference,
+    pictures,
+    prediction_table,
+    predictions,
+    runs,
+)
 from digitcnn.files import DigitcnnError
 from digitcnn.training import build_model
 
@@ -19,12 +28,12 @@ def quick_root(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DIGITCNN_PROFILE", "quick")
         patch.setenv("DIGITCNN_ROOT", str(tmp_path_factory.mktemp("root")))
-        data._pool.cache_clear()  # reading writes the manifest into this tree
+        division._pool.cache_clear()  # reading writes the manifest into this tree
         for name in ("mnist", "svhn"):
-            data.pool(name)
+            division.pool(name)
             save_model(runs.get(name))
         yield
-    data._pool.cache_clear()
+    division._pool.cache_clear()
 
 
 def save_model(run, **metadata):
@@ -54,7 +63,7 @@ def one_sentence(caught) -> str:
 
 def test_small_grey_pictures_are_padded_as_mnist_is():
     grey = np.arange(784, dtype=np.uint8).reshape(28, 28) % 200 + 20
-    image = predictions.to_images(grey)[0].numpy()
+    image = pictures.to_images(grey)[0].numpy()
     assert image.shape == (3, 32, 32) and image.dtype == np.uint8
     assert (image[:, 2:30, 2:30] == grey).all()
     assert image[:, :2].max() == image[:, :, 30:].max() == 0
@@ -70,13 +79,13 @@ def test_all_forms_of_a_picture_agree(tmp_path):
         pixels / 255, pixels.astype(np.int64), [pixels], expected[None],
     )  # fmt: skip
     for form in forms:
-        assert torch.equal(predictions.to_images(form), expected[None])
+        assert torch.equal(pictures.to_images(form), expected[None])
 
 
 def test_other_sizes_keep_their_proportions():
     wide = np.zeros((20, 40, 3), np.uint8)
     wide[:, 18:22] = 255  # a vertical stroke in the middle
-    image = predictions.to_images(wide)[0, 0].numpy()
+    image = pictures.to_images(wide)[0, 0].numpy()
     assert image[:, 15:17].min() > 128, "the border is repeated above and below"
     assert image[:, :12].max() == image[:, 20:].max() == 0
 
@@ -97,7 +106,7 @@ def test_other_sizes_keep_their_proportions():
 )
 def test_what_is_no_picture_is_refused(picture, said):
     with pytest.raises(DigitcnnError) as caught:
-        predictions.to_images(picture)
+        pictures.to_images(picture)
     assert said in one_sentence(caught)
 
 
@@ -109,7 +118,7 @@ def test_unreadable_files_are_refused(tmp_path):
     cut.write_bytes(cut.read_bytes()[:400])
     for path in (text, cut, tmp_path, tmp_path / "absent.png"):
         with pytest.raises(DigitcnnError) as caught:
-            predictions.to_images(path)
+            pictures.to_images(path)
         assert path.name in one_sentence(caught)
 
 
@@ -118,16 +127,16 @@ def test_huge_pictures_are_refused(tmp_path, monkeypatch):
     Image.new("L", (40, 40)).save(path)
     monkeypatch.setattr(pictures, "MAX_PIXELS", 1000)
     with pytest.raises(DigitcnnError, match="40 x 40"):
-        predictions.to_images(path)
+        pictures.to_images(path)
 
 
 # Models
 
 
 def test_a_loaded_model_gives_probabilities(quick_root):
-    model = predictions.load("mnist")
+    model = inference.load("mnist")
     pictures = data.load("mnist", "test").take([0, 5, 9]).images
-    found = predictions.probabilities(model, pictures)
+    found = inference.probabilities(model, pictures)
     assert found.shape == (3, 10) and (found >= 0).all()
     np.testing.assert_allclose(found.sum(1), 1, atol=1e-6)
     with torch.no_grad():
@@ -139,14 +148,14 @@ def test_a_loaded_model_gives_probabilities(quick_root):
 def test_loading_never_trains(quick_root, monkeypatch):
     monkeypatch.setattr(checkpoints, "train", lambda run: pytest.fail("training was started"))
     with pytest.raises(DigitcnnError, match="not kept"):
-        predictions.load("mnist-exp-recipe")
+        inference.load("mnist-exp-recipe")
 
 
 def test_a_missing_model_is_named(damaged):
     run, path = damaged
     path.unlink()
     with pytest.raises(DigitcnnError, match="missing"):
-        predictions.load(run)
+        inference.load(run)
 
 
 @pytest.mark.parametrize("spoil", ["cut", "text", "empty", "one bit"])
@@ -162,7 +171,7 @@ def test_a_damaged_model_is_refused(damaged, spoil):
         }[spoil]
     )
     with pytest.raises(DigitcnnError) as caught:
-        predictions.load(run)
+        inference.load(run)
     assert path.name in one_sentence(caught) and "damaged" in one_sentence(caught)
 
 
@@ -170,7 +179,7 @@ def test_a_stale_model_is_refused(damaged):
     run, _ = damaged
     save_model(run, ingredients=json.dumps(runs.ingredients(run) | {"code": "other"}))
     with pytest.raises(DigitcnnError, match="stale \\(code changed\\)"):
-        predictions.load(run)
+        inference.load(run)
 
 
 def test_another_architecture_is_refused(damaged):
@@ -178,7 +187,7 @@ def test_another_architecture_is_refused(damaged):
     _, about = checkpoints.read_tensors(path)
     checkpoints.write_tensors(path, {"weight": torch.zeros(3)}, about)
     with pytest.raises(DigitcnnError, match="another architecture"):
-        predictions.load(run)
+        inference.load(run)
 
 
 # Cached results
@@ -186,7 +195,7 @@ def test_another_architecture_is_refused(damaged):
 
 def test_predictions_are_made_once_and_the_same_again(quick_root, monkeypatch):
     first = predictions.predict("svhn", "svhn", "validation")
-    monkeypatch.setattr(predictions, "load", lambda run: pytest.fail("computed twice"))
+    monkeypatch.setattr(inference, "load", lambda run: pytest.fail("computed twice"))
     again = predictions.predict("svhn", "svhn", "validation")
     assert np.array_equal(first.logits, again.logits)
     assert np.array_equal(first.labels, data.load("svhn", "validation").labels.numpy())
@@ -216,7 +225,7 @@ def test_predict_names_each_file_and_its_classes(quick_root, tmp_path):
     words = ("--model", "mnist", "--prepare", "none")
     lines = predict(str(path), str(path), *words).splitlines()
     assert len(lines) == 3 and "MNIST" in lines[0] and lines[1] == lines[2]
-    expected = predictions.probabilities(predictions.load("mnist"), path)[0]
+    expected = inference.probabilities(inference.load("mnist"), path)[0]
     assert lines[1].startswith(str(path))
     assert f"{expected.argmax()} {expected.max():6.1%}" in lines[1]
 

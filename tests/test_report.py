@@ -8,7 +8,7 @@ import re
 import pandas as pd
 import pytest
 
-from digitcnn import report, runs
+from digitcnn import division, report, runs
 from digitcnn.stats import Difference
 
 NARROW = "\u202f"
@@ -112,10 +112,9 @@ def test_the_profile_is_known(monkeypatch):
 
 
 def test_copies_say_which_data_the_results_come_from(sandbox):
-    from digitcnn import data
 
     for name in runs.MAIN:
-        data.pool(name)
+        division.pool(name)
     assert set(report.copies()) == {"mnist", "svhn"}
     assert all("quick profile" in text for text in report.copies().values())
 

@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("umap")
 
-from digitcnn import data, files, predictions, runs, store  # noqa: E402
+from digitcnn import data, files, inference, predictions, runs, store  # noqa: E402
 from digitcnn.predictions import Predictions  # noqa: E402
 from digitcnn.report import cross_dataset, representation  # noqa: E402
 from digitcnn.report import representation_figures as drawn  # noqa: E402
@@ -51,7 +51,7 @@ def synthetic(monkeypatch, tmp_path):
         return Answers(found.predicted, found.labels)
 
     monkeypatch.setattr(predictions, "predict", predict)
-    monkeypatch.setattr(predictions, "features", features)
+    monkeypatch.setattr(inference, "features", features)
     places = np.random.default_rng(0).normal(size=(len(LABELS), 2)) + 20 * np.eye(10)[LABELS][:, :2]
     monkeypatch.setattr(representation, "layout", lambda features: places.astype("f2"))
     monkeypatch.setattr(cross_dataset, "answered", answered)
@@ -79,7 +79,7 @@ def test_quality_sees_training_and_is_kept(synthetic, monkeypatch):
         trained.loc["mean", "neighbours 128-d"] > 0.95 > untrained.loc["mean", "neighbours 128-d"]
     )
     assert (trained.loc["std"] >= 0).all()
-    monkeypatch.setattr(predictions, "features", None)  # from here on, only what was kept
+    monkeypatch.setattr(inference, "features", None)  # from here on, only what was kept
     again = representation.quality(Map("mnist", ("mnist",)))
     assert np.array_equal(again, trained)
 

@@ -14,7 +14,7 @@ import torch
 from conftest import one_sentence
 from finished import finish
 
-from digitcnn import checkpoints, data, files, predictions, runs
+from digitcnn import checkpoints, data, division, files, predictions, results, runs
 from digitcnn.files import DigitcnnError
 from digitcnn.report import experiments
 
@@ -41,14 +41,14 @@ def test_the_saved_model_loads_and_is_small(run):
     model = checkpoints.load_model(run)
     count = sum(parameter.numel() for parameter in model.parameters())
     assert 100_000 < count <= 1_000_000
-    assert checkpoints.record(run)["parameters"] == count
+    assert results.record(run)["parameters"] == count
     probabilities = model.probabilities(torch.rand(4, 3, 32, 32, device=model.mean.device))
     assert torch.allclose(probabilities.sum(1).cpu(), torch.ones(4), atol=1e-4)
     assert all(torch.isfinite(value).all() for value in model.state_dict().values())
 
 
 def test_metrics_have_fifty_rows_in_the_agreed_form(run):
-    history = checkpoints.history(run)
+    history = results.history(run)
     assert list(history) == ["train", "validation", "test"]
     for split, table in history.items():
         assert table["epoch"].tolist() == list(range(1, 51))
@@ -65,7 +65,7 @@ def test_metrics_have_fifty_rows_in_the_agreed_form(run):
 
 
 def test_the_record_is_current_and_agrees(run):
-    record = checkpoints.record(run)
+    record = results.record(run)
     assert runs.stale(run) == ""
     assert record["key"] == runs.key(run)
     assert record["configuration"] == json.loads(json.dumps(vars(run)))
@@ -81,7 +81,7 @@ def test_the_record_is_current_and_agrees(run):
 
 
 def test_the_accuracy_reached_is_the_one_promised(run):
-    last = checkpoints.history(run)["test"].iloc[-1]
+    last = results.history(run)["test"].iloc[-1]
     assert last["accuracy"] >= LEAST_ACCURACY[run.name]
     assert last["precision"] >= LEAST_ACCURACY[run.name] - 0.005
     assert last["recall"] >= LEAST_ACCURACY[run.name] - 0.005
@@ -89,7 +89,7 @@ def test_the_accuracy_reached_is_the_one_promised(run):
 
 def test_kept_answers_give_the_stored_metrics(run):
     """Two files that were made apart: the metrics while training, the answers at its end."""
-    last = checkpoints.history(run)["test"].iloc[-1]
+    last = results.history(run)["test"].iloc[-1]
     found = predictions.predict(run, run.data, "test")
     assert 1 - found.wrong.mean() == pytest.approx(last["accuracy"], abs=1e-6)
     counts = runs.split_sizes(run.data)["test"]["class_counts"]
@@ -170,8 +170,8 @@ def both(sandbox, monkeypatch):
         experiments.training_answers(name)
     monkeypatch.setenv("DIGITCNN_PROFILE", "full")
     monkeypatch.setenv("DIGITCNN_TRAIN", "never")
-    division = {part: {"images": 3, "indices_sha256": part} for part in data.SPLITS}
-    divisions = dict.fromkeys(data.DIVISIONS, division)
+    parts = {part: {"images": 3, "indices_sha256": part} for part in data.SPLITS}
+    divisions = dict.fromkeys(division.DIVISIONS, parts)
     for name in runs.MAIN:
         about = {"name": name, "digest": "full", "images": 9, "divisions": divisions}
         files.write_json(files.cache_path("data", f"{name}.json"), about)
@@ -185,7 +185,7 @@ def test_the_full_report_does_not_look_into_the_quick_tree(both):
             checkpoints.load_model(run)
         one_sentence(caught.value)
         with pytest.raises(DigitcnnError):  # it would have to be trained
-            checkpoints.history(run)
+            results.history(run)
 
 
 def test_quick_results_copied_into_the_full_tree_are_refused(both):
@@ -200,7 +200,7 @@ def test_quick_results_copied_into_the_full_tree_are_refused(both):
         with pytest.raises(DigitcnnError, match="stale") as caught:
             checkpoints.load_model(run)
         one_sentence(caught.value)
-        for read in (checkpoints.history, checkpoints.record, checkpoints.load_or_train):
+        for read in (results.history, results.record, checkpoints.load_or_train):
             with pytest.raises(DigitcnnError):  # it would have to be trained
                 read(run)
         with pytest.raises(DigitcnnError, match="made in the quick profile") as caught:
@@ -215,5 +215,5 @@ def test_quick_results_stay_usable_in_their_own_tree(both, monkeypatch):
     for name in runs.MAIN:
         assert runs.stale(runs.get(name)) == ""
         checkpoints.load_model(name)
-        assert len(checkpoints.history(name)["test"]) == 8
+        assert len(results.history(name)["test"]) == 8
         assert len(experiments.training_answers.load(name)["predicted"]) > 1000

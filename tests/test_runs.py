@@ -10,7 +10,7 @@ import pytest
 from conftest import one_sentence
 from crashes import tiny_run
 
-from digitcnn import data, files, runs, status
+from digitcnn import data, division, files, runs, status
 from digitcnn.files import DigitcnnError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,7 +34,7 @@ def write_manifest(name: str, digest: str = "d", **indices: str) -> None:
             }
             for part in data.SPLITS
         }
-        for division in data.DIVISIONS
+        for division in division.DIVISIONS
     }  # fmt: skip
     about = {"name": name, "copy": "a copy", "digest": digest, "images": 9, "divisions": divisions}
     files.write_json(files.cache_path("data", f"{name}.json"), about)
@@ -309,7 +309,7 @@ def test_every_named_entry_is_there():
     for run in (*runs._registry("full").values(), *runs._registry("quick").values()):
         assert set(run.augmentation) <= augmentation.AUGMENTATIONS.keys()
         assert run.optimizer in training.OPTIMIZERS and run.schedule in training.SCHEDULES
-        assert run.activation in model.ACTIVATIONS and run.split in data.DIVISIONS
+        assert run.activation in model.ACTIVATIONS and run.split in division.DIVISIONS
         training.build_model(run) if run.id in runs.MAIN else None
 
 

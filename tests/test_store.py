@@ -14,7 +14,7 @@ import pytest
 from conftest import one_sentence
 from test_reach import clear
 
-from digitcnn import data, files, reach, runs, store
+from digitcnn import division, files, reach, runs, store
 from digitcnn.files import DigitcnnError
 
 TOY = """
@@ -243,7 +243,7 @@ def test_a_run_or_data_set_never_seen_is_made_first(sandbox, monkeypatch):
     monkeypatch.setenv("DIGITCNN_PROFILE", "full")
     asked = []
     monkeypatch.setattr(checkpoints, "ensure", lambda run: asked.append(run))
-    monkeypatch.setattr(data, "pool", lambda name: asked.append(name) or write_manifest(name))
+    monkeypatch.setattr(division, "pool", lambda name: asked.append(name) or write_manifest(name))
     store.Stored._provide(["weights mnist", "images svhn test pooled", "value 3"])
     assert asked == ["mnist", "svhn"]
     store.Stored._provide(["images svhn train official"])

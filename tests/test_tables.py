@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from finished import finish
 
-from digitcnn import checkpoints, data, files, runs
+from digitcnn import checkpoints, data, division, files, results, runs
 from digitcnn.files import DigitcnnError
 from digitcnn.report import experiments
 
@@ -24,8 +24,8 @@ def measured(monkeypatch):
         accuracy += noise if setting != "recipe" else 0
         return {"validation": pd.DataFrame({"accuracy": [0.1, accuracy]})}
 
-    monkeypatch.setattr(checkpoints, "history", history)
-    monkeypatch.setattr(checkpoints, "record", lambda run: {"seconds_per_epoch": 1.0})
+    monkeypatch.setattr(results, "history", history)
+    monkeypatch.setattr(results, "record", lambda run: {"seconds_per_epoch": 1.0})
 
 
 def test_an_experiment_holds_the_recipe_first_and_every_seed(measured):
@@ -81,7 +81,7 @@ def test_official_results_are_on_the_official_test_set(sandbox):
     table = experiments.official_results().set_index(["data", "split"])
     for name in runs.DATA:
         row = table.loc[(name, "test")]
-        assert row["images"] == data.labels(name).official_test.sum()
+        assert row["images"] == division.labels(name).official_test.sum()
         assert row["accuracy"] == pytest.approx(1 - row["wrong"] / row["images"])
         assert row["low"] <= row["accuracy"] <= row["high"]
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn import metrics
 
-from digitcnn import checkpoints, data, runs, training
+from digitcnn import checkpoints, data, division, runs, training
 from digitcnn.augmentation import AUGMENTATIONS, augment
 from digitcnn.sources import Source
 from digitcnn.training import (
@@ -762,7 +762,7 @@ def test_a_run_that_diverges_ends(source):
 
 def test_a_restricted_run_sees_its_classes_only(sandbox):
     config = tiny_run(class_counts=((3, 12), (8, None)))
-    learned = Training(config, data.pool("mnist"), CPU)
+    learned = Training(config, division.pool("mnist"), CPU)
     counts = np.bincount(learned.labels.numpy(), minlength=10)
     everything = np.bincount(data.load("mnist", "train").labels.numpy(), minlength=10)
     assert counts[3] == 12 and counts[8] == everything[8] and counts.sum() == 12 + everything[8]

@@ -142,6 +142,7 @@ def execute(document: str, config: dict, profiles: tuple[str, ...] = ()) -> floa
         },
         "libraries": locked(seen["libraries"]),
         "frozen": provenance.frozen_files(new),
+        **seen["notes"],
     }
     record["seal"] = files.fingerprint(record)
     files.write_json(new / provenance.RECORD, record)

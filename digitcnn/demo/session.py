@@ -15,7 +15,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import data, files, pictures, predictions, preparation, rejection, runs, sources
+from .. import (
+    data,
+    division,
+    files,
+    inference,
+    pictures,
+    predictions,
+    preparation,
+    rejection,
+    runs,
+    sources,
+)
 from ..files import DigitcnnError
 from ..model import CLASSES
 from ..sources import NAMES, TITLES
@@ -35,7 +46,7 @@ class Answers:
     def __init__(self, seed: int | None = None):
         self._random = np.random.default_rng(seed)
         self._steps: dict[str, Callable[[], object]] = {
-            **{f"model {model}": partial(predictions.load, model) for model in NAMES},
+            **{f"model {model}": partial(inference.load, model) for model in NAMES},
             **{f"stored {m} {d}": partial(stored_predictions, m, d) for m in NAMES for d in NAMES},
             **{f"map {m} {d}": partial(stored_map, m, d) for m in NAMES for d in NAMES},
             **{f"data {name}": partial(test_images, name) for name in NAMES},
@@ -138,7 +149,7 @@ class Answers:
         found = [{"pixels": image, "answers": {}} for image in images.numpy()]
         for name in names:
             if model := self._ready.get(f"model {name}"):
-                for i, logits in enumerate(predictions.predict_logits(model, images).cpu().numpy()):
+                for i, logits in enumerate(inference.predict_logits(model, images).cpu().numpy()):
                     answer = {"probabilities": predictions.softmax(logits).tolist()}
                     answer["unlike"] = bool(rejection.unlike(logits, name))
                     found[i]["answers"][name] = answer | place(name, i, logits)
@@ -156,7 +167,7 @@ def test_images(name: str) -> data.Split:
             f"{TITLES[name]} in {files.shown(files.data_root())} is another data set than the "
             "models learned from: set DIGITCNN_DATA to that one's folder, or run `make data train`."
         )
-    return data.select(source, data.divide(source, "pooled")["test"])
+    return data.select(source, division.divide(source, "pooled")["test"])
 
 
 def stored_predictions(model: str, name: str) -> predictions.Predictions:

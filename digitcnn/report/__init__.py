@@ -18,6 +18,7 @@ from IPython import get_ipython
 from IPython.display import Markdown
 
 from .. import files, runs, stats
+from .values import MINUS, Printed
 
 
 def start() -> None:
@@ -125,7 +126,8 @@ def table(
     """A data frame as a Markdown table, which reads well in HTML and in PDF alike.
 
     Args:
-        frame: values are shown as they are; floats with `digits` decimals.
+        frame: whole numbers are shown with their thousands separated, floats with `digits`
+            decimals, values of `digitcnn.report.values` as they print themselves.
         align: a letter a column, ``l``, ``c`` or ``r``; default: text left, numbers right.
         index: whether to show the index as the first column.
     """
@@ -136,8 +138,12 @@ def table(
     )
 
     def shown(value: object) -> str:
+        if isinstance(value, Printed):
+            return str(value).replace("|", r"\|")
         if isinstance(value, float):
-            return "" if math.isnan(value) else f"{value:.{digits}f}"
+            return "" if math.isnan(value) else f"{value:.{digits}f}".replace("-", MINUS)
+        if isinstance(value, int | np.integer):
+            return f"{value:,}"
         return str(value).replace("|", r"\|")
 
     head = [str(column) for column in frame.columns]

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
-from .. import data, files, predictions, runs, stats, store
+from .. import data, files, inference, predictions, runs, stats, store
 from ..sources import NAMES
 from ..training import predict_logits
 from . import evaluation
@@ -209,7 +209,7 @@ def changed(images: Tensor, name: str, control: str) -> Tensor:
 def control_answers(name: str) -> dict[str, np.ndarray]:
     """What both models answer under each control, by model: uint8 (controls, N)."""
     images = data.load(name, "test").images
-    models = {model: predictions.load(model) for model in NAMES}
+    models = {model: inference.load(model) for model in NAMES}
     found: dict[str, list[np.ndarray]] = {model: [] for model in NAMES}
     for control in CONTROLS[name]:
         pictures = changed(images, name, control)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ import pandas as pd
 from .. import runs, store
 from ..runs import SPLITS
 from ..sources import TITLES
+from .values import Average, Count, Number, Share
 
 DIGITS = range(10)
 EACH = 2  # sample images of each class and split, as the assignment asks
@@ -67,14 +69,6 @@ def pixels(name: str) -> dict[str, np.ndarray]:
     }
 
 
-def intensity(name: str) -> pd.DataFrame:
-    """Mean and standard deviation of the pixels in [0, 1] by split (rows) and channel."""
-    kept = pixels(name)
-    columns = [f"{what} {channel}" for what in ("mean", "std") for channel in "RGB"]
-    table = np.concatenate([kept["mean"], kept["std"]], axis=1)
-    return pd.DataFrame(table, index=pd.Index(SPLITS, name="split"), columns=columns)
-
-
 @store.stored(lambda name: f"dataset/copies-{name}", _whole)
 def copies(name: str) -> dict[str, np.ndarray]:
     """Exact copies (equal in every value) in the pool and across the boundaries of the splits.
@@ -83,9 +77,9 @@ def copies(name: str) -> dict[str, np.ndarray]:
     of that split with an equal one in the training split; ``conflicting``: sets of equal images
     with different labels.
     """
-    from .. import data
+    from .. import division
 
-    source, indices = data.pool(name), data.split_indices(name)
+    source, indices = division.pool(name), division.split_indices(name)
     digests = pd.Series([hashlib.blake2b(image.tobytes()).digest() for image in source.images])
     group = digests.groupby(digests).ngroup().to_numpy()
     learned = np.unique(group[indices["train"]])
@@ -102,10 +96,10 @@ def copies(name: str) -> dict[str, np.ndarray]:
 @store.stored(lambda name: f"dataset/origin-{name}", _whole)
 def origin(name: str) -> dict[str, np.ndarray]:
     """The share of each split's images that the official division has in its test set."""
-    from .. import data
+    from .. import division
 
-    official = data.labels(name).official_test
-    return {s: np.array(official[at].mean()) for s, at in data.split_indices(name).items()}
+    official = division.labels(name).official_test
+    return {s: np.array(official[at].mean()) for s, at in division.split_indices(name).items()}
 
 
 def split_sizes() -> pd.DataFrame:
@@ -125,8 +119,72 @@ def class_counts(name: str) -> pd.DataFrame:
     return pd.DataFrame(counts, index=pd.Index(DIGITS, name="class"))
 
 
-def stratification_error(name: str) -> float:
-    """Largest difference between a class's share in a split and in the pool, in [0, 1]."""
-    counts = class_counts(name)
-    shares, pooled = counts / counts.sum(), counts.sum(axis=1) / counts.to_numpy().sum()
-    return float(shares.sub(pooled, axis=0).abs().to_numpy().max())
+def channels() -> pd.DataFrame:
+    """Mean and standard deviation of the training split's pixels in [0, 1], a row a data set."""
+    columns = [f"{what} {channel}" for what in ("mean", "deviation") for channel in "RGB"]
+    rows = {
+        title: np.concatenate([pixels(name)[what][0] for what in ("mean", "std")])
+        for name, title in TITLES.items()
+    }
+    return pd.DataFrame(rows, index=columns).T.rename_axis("data set")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What chapter 1 says of a data set.
+
+    Attributes:
+        copy: which copy was read, as a sentence.
+        images: of the pool; `train`, `validation` and `test` are the shares of the splits.
+        official_test: share of our test split that comes from the official test set.
+        leaks: held-out images of which training has an exact copy.
+        twins: images of the pool of which there is an exact copy before it.
+        conflicting: sets of exact copies with different labels.
+        commonest, rarest: classes by their number in the pool; `ratio` is that of the numbers.
+        majority: share of the commonest class.
+        uneven: largest difference of a class's share in a split and in the pool, in points.
+        black: share of the grey values in the darkest of the histogram's steps.
+        contrast: median standard deviation of the grey values of a training image, in [0, 1].
+    """
+
+    copy: str
+    images: Count
+    train: Share
+    validation: Share
+    test: Share
+    official_test: Share
+    leaks: Count
+    twins: Count
+    conflicting: Count
+    commonest: int
+    rarest: int
+    ratio: Number
+    majority: Share
+    uneven: Number
+    black: Average
+    contrast: Number
+
+
+def facts(name: str) -> Facts:
+    """The numbers of chapter 1, for a data set."""
+    counts, repeated = class_counts(name), copies(name)
+    by_class, total = counts.sum(axis=1), int(counts.to_numpy().sum())
+    official = round(float(origin(name)["test"]) * counts["test"].sum())
+    darkest = float(pixels(name)["histogram"][0])
+    away = (counts / counts.sum()).sub(by_class / total, axis=0).abs().to_numpy().max()
+    return Facts(
+        copy=runs.manifest(name)["copy"],
+        images=Count(total),
+        **{split: Share(counts[split].sum(), total) for split in SPLITS},
+        official_test=Share(official, counts["test"].sum()),
+        leaks=Count(repeated["validation"] + repeated["test"]),
+        twins=Count(repeated["pool"]),
+        conflicting=Count(repeated["conflicting"]),
+        commonest=int(by_class.idxmax()),
+        rarest=int(by_class.idxmin()),
+        ratio=Number(by_class.max() / by_class.min(), 2),
+        majority=Share(by_class.max(), total),
+        uneven=Number(100 * away, 3),
+        black=Average((darkest, darkest, darkest)),
+        contrast=Number(float(pixels(name)["contrast"]), 2),
+    )

@@ -1,11 +1,12 @@
-"""Evaluation: metrics with intervals, confusions, examples and calibration.
+"""Chapter 3: how good the trained networks are, where they are wrong, and how sure they are.
 
-Works on `digitcnn.predictions.Predictions` and draws nothing. What is fitted is fitted on the
-validation split; the test split only reports.
+Works on what finished runs answered (`digitcnn.predictions`), without weights or images. What is
+fitted is fitted on the validation split; the test split only reports.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -13,13 +14,14 @@ import pandas as pd
 from scipy import optimize
 from sklearn import metrics
 
-from .. import checkpoints, data, files, runs, stats
-from ..model import CLASSES
+from .. import division, files, predictions, results, runs, stats, store
 from ..predictions import Predictions, softmax
+from ..sources import TITLES
 from ..stats import Estimate, percentiles, proportion
+from .values import Average, Count, Number, Points, Ratio, Share, Spread, Text
 
 BINS = 15  # of equal width, as in Guo et al. 2017
-DIGITS = np.arange(CLASSES)
+DIGITS = np.arange(10)
 
 
 class Answers(NamedTuple):
@@ -47,10 +49,10 @@ def answered(run: str | runs.RunConfig, data_name: str, split: str = "test") -> 
             f"The answers of {run.id} on {data_name}'s {split} split are not kept: choose one of "
             "digitcnn.runs.kept_answers."
         )
-    kept = checkpoints.answers(run)
+    kept = results.answers(run)
     predicted = kept[f"{data_name}-{split}-answer"].astype(np.int64)
-    division = run.split if data_name == run.data else "pooled"
-    labels = data.labels(data_name).labels[data.split_indices(data_name, division)[split]]
+    kind = run.split if data_name == run.data else "pooled"
+    labels = division.labels(data_name).labels[division.split_indices(data_name, kind)[split]]
     if run.class_counts:
         labels = labels[np.isin(labels, [digit for digit, _ in run.class_counts])]
     return Answers(predicted, labels, kept.get(f"{data_name}-{split}-margin"))
@@ -61,72 +63,249 @@ def confusion(p: Predictions | Answers) -> np.ndarray:
     return stats.confusion(p.labels, p.predicted)
 
 
-def summary(p: Predictions) -> dict[str, Estimate]:
-    """Accuracy (Wilson) and macro precision, recall and F1 (percentile bootstrap)."""
+# The two models ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A model on a split: `accuracy` (Wilson's interval), macro averages (bootstrap), `errors`."""
+
+    accuracy: Share
+    errors: Count
+    images: Count
+    precision: Average
+    recall: Average
+    f1: Average
+
+
+@dataclass(frozen=True)
+class Model:
+    """A main configuration: its first training looked at, and all of its trainings.
+
+    Attributes:
+        test, validation: the first training (seed 42), see `Judged`.
+        accuracy, validation_accuracy: of all trainings on these splits.
+        parameters, epochs: of each training.
+    """
+
+    title: str
+    test: Judged
+    validation: Judged
+    accuracy: Spread
+    validation_accuracy: Spread
+    parameters: Count
+    epochs: Count
+
+
+def seeds(name: str) -> list[str]:
+    """The trainings of a data set's main configuration, the first seed first."""
+    return [run.id for run in runs.registry().values() if run.name == name]
+
+
+def judged(p: Predictions) -> Judged:
+    """Accuracy and macro averages of predictions."""
     precision, recall, f1, _ = metrics.precision_recall_fscore_support(
         p.labels, p.predicted, average="macro", zero_division=0
     )
     drawn = stats.class_scores(stats.resampled(confusion(p)))
-    values = {"precision": precision, "recall": recall, "f1": f1}
-    accuracy = proportion((~p.wrong).sum(), len(p.labels))
-    return {"accuracy": accuracy} | {
-        name: percentiles(value, np.nanmean(drawn[name], axis=1)) for name, value in values.items()
+    macro = {
+        name: Average(percentiles(value, np.nanmean(drawn[name], axis=1)))
+        for name, value in {"precision": precision, "recall": recall, "f1": f1}.items()
     }
+    wrong, total = int(p.wrong.sum()), len(p.labels)
+    return Judged(Share(total - wrong, total), Count(wrong), Count(total), **macro)
 
 
-def per_class(p: Predictions) -> pd.DataFrame:
-    """A row a class, lowest F1 first: ``digit``, ``support`` and three `Estimate` columns.
+def model(name: str) -> Model:
+    """A data set's main configuration on its own data."""
+    splits = ("test", "validation")
+    first = {split: judged(predictions.predict(name, name, split)) for split in splits}
+    every = {
+        split: Spread([(~predictions.predict(s, name, split).wrong).mean() for s in seeds(name)])
+        for split in splits
+    }
+    about = results.record(name)
+    return Model(
+        TITLES[name], first["test"], first["validation"], every["test"], every["validation"],
+        Count(about["parameters"]), Count(runs.get(name).epochs),
+    )  # fmt: skip
 
-    Precision and recall are shares, so their intervals are Wilson's; F1's is the bootstrap's.
+
+def harder() -> Ratio:
+    """How many times SVHN's error rate on test is MNIST's, of the first trainings."""
+    svhn, mnist = (predictions.predict(name, name) for name in ("svhn", "mnist"))
+    return Ratio(
+        stats.ratio(svhn.wrong.sum(), len(svhn.labels), mnist.wrong.sum(), len(mnist.labels))
+    )
+
+
+def summary() -> pd.DataFrame:
+    """Both models on test and validation, a column a data set, as shown."""
+    columns = {}
+    for name in TITLES:
+        found = model(name)
+        columns[found.title] = {
+            f"test accuracy, {len(seeds(name))} trainings": found.accuracy,
+            "test accuracy, seed 42": found.test.accuracy.full,
+            "errors of test images, seed 42": Text(f"{found.test.errors} of {found.test.images}"),
+            "macro precision": found.test.precision.full,
+            "macro recall": found.test.recall.full,
+            "macro F1": found.test.f1.full,
+            f"validation accuracy, {len(seeds(name))} trainings": found.validation_accuracy,
+        }
+    return pd.DataFrame(columns, dtype=object).rename_axis("measure")
+
+
+# Classes and confusions ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The classes of a model's test split.
+
+    Attributes:
+        table: a row a class, lowest F1 first, as shown.
+        f1: `Estimate` by class, lowest first.
+        worst, best: classes by F1; `worst_f1` and `best_f1` theirs.
+        drawn_to: the class with the largest surplus of false answers over misses;
+            `falsely` and `missed` are its counts, `p` that of the exact test that both are equally
+            likely, corrected for the ten classes.
     """
+
+    table: pd.DataFrame
+    f1: dict[int, Estimate]
+    worst: int
+    best: int
+    worst_f1: Average
+    best_f1: Average
+    drawn_to: int
+    falsely: Count
+    missed: Count
+    p: float
+
+
+def classes(name: str) -> Classes:
+    """Precision, recall and F1 of each class on test, with 95 % intervals."""
+    p = predictions.predict(name, name)
     counts = confusion(p)
     _, _, f1, support = metrics.precision_recall_fscore_support(
         p.labels, p.predicted, labels=DIGITS, zero_division=0
     )
     drawn = stats.class_scores(stats.resampled(counts))["f1"]
-    hits, predicted = counts.diagonal(), counts.sum(0)
+    hits, answers = counts.diagonal(), counts.sum(0)
+    f1 = {digit: percentiles(f1[digit], drawn[:, digit]) for digit in DIGITS.tolist()}
+    order = sorted(f1, key=lambda digit: f1[digit].value)
     rows = [
         {
-            "digit": digit,
-            "support": int(support[digit]),
-            "precision": proportion(hits[digit], predicted[digit]),
-            "recall": proportion(hits[digit], support[digit]),
-            "f1": percentiles(f1[digit], drawn[:, digit]),
+            "class": digit,
+            "images": Count(support[digit]),
+            "precision": Share(hits[digit], answers[digit]).at(1),
+            "recall": Share(hits[digit], support[digit]).at(1),
+            "F1": Average(f1[digit]).at(1),
         }
-        for digit in DIGITS.tolist()
+        for digit in order
     ]
-    return pd.DataFrame(sorted(rows, key=lambda row: row["f1"].value))
+    falsely, missed = answers - hits, support - hits
+    p_values = stats.holm(
+        [stats.even(int(a), int(b)) for a, b in zip(falsely, missed, strict=True)]
+    )
+    top = int(np.argmax(falsely - missed))
+    return Classes(
+        pd.DataFrame(rows), {digit: f1[digit] for digit in order},
+        order[0], order[-1], Average(f1[order[0]]), Average(f1[order[-1]]),
+        top, Count(falsely[top]), Count(missed[top]), float(p_values[top]),
+    )  # fmt: skip
 
 
-def most_confused(p: Predictions, count: int) -> list[tuple[int, int, int]]:
-    """The most frequent confusions as (true, predicted, errors), fewer where there are fewer."""
+class Pair(NamedTuple):
+    """A confusion: true class, answered class, and how many of a split's errors it is."""
+
+    true: int
+    answered: int
+    count: Count
+
+
+def most_confused(p: Predictions, count: int) -> list[Pair]:
+    """The most frequent confusions, fewer where there are fewer."""
     counts = confusion(p)
     np.fill_diagonal(counts, 0)
     order = np.argsort(-counts, axis=None, kind="stable")[:count]
-    pairs = [(*map(int, np.unravel_index(cell, counts.shape)), int(counts.flat[cell]))
-             for cell in order]  # fmt: skip
-    return [pair for pair in pairs if pair[2]]
+    cells = [np.unravel_index(cell, counts.shape) for cell in order]
+    return [Pair(int(t), int(a), Count(counts[t, a])) for t, a in cells if counts[t, a]]
 
 
-def examples(chosen: np.ndarray, p: Predictions, count: int, seed: int = data.SEED) -> np.ndarray:
-    """At most `count` random positions where `chosen` (N,) is true, most confident first."""
+# Pictures -----------------------------------------------------------------------------------------
+
+
+@store.stored(
+    lambda name: f"evaluation/pictures-{name}",
+    lambda name: [store.weights(name), store.images(name)],
+)
+def pictures(name: str) -> dict[str, np.ndarray]:
+    """The test images that chapter 3 shows: all errors of the first training and `drawn` others.
+
+    ``at`` int64 (n,), sorted positions in the test split, and ``images`` uint8 (n, 3, 32, 32).
+    """
+    from .. import data
+
+    wrong = np.flatnonzero(predictions.predict(name, name).wrong)
+    at = np.union1d(wrong, drawn(name))
+    return {"at": at, "images": data.load(name, "test").images.numpy()[at]}
+
+
+def drawn(name: str, count: int = 24) -> np.ndarray:
+    """Random positions in a test split (fixed seed), int64 (count,)."""
+    generator = np.random.default_rng(runs.SEED)
+    size = len(predictions.predict(name, name).labels)
+    return generator.choice(size, min(count, size), replace=False)
+
+
+class Shown(NamedTuple):
+    """A row of a gallery: its heading, images uint8 (n, 3, 32, 32), and a line for each."""
+
+    heading: str
+    images: np.ndarray
+    lines: list[str]
+    positions: np.ndarray
+    """int64 (n,), in the test split."""
+
+
+def _row(name: str, heading: str, positions: np.ndarray) -> Shown:
+    kept, p = pictures(name), predictions.predict(name, name)
+    at = np.searchsorted(kept["at"], positions)
+    lines = [f"{p.labels[i]} → {p.predicted[i]}" for i in positions]
+    return Shown(heading, kept["images"][at], lines, positions)
+
+
+def examples(chosen: np.ndarray, count: int) -> np.ndarray:
+    """At most `count` random positions (fixed seed) where `chosen` (N,) is true, in order."""
     positions = np.flatnonzero(chosen)
-    drawn = np.random.default_rng(seed).permutation(positions)[:count]
-    return drawn[np.argsort(-p.probabilities[drawn].max(1), kind="stable")]
+    return np.sort(np.random.default_rng(runs.SEED).permutation(positions)[:count])
 
 
-def captions(p: Predictions) -> np.ndarray:
-    """A line for each sample, (N,): true class, predicted class and the latter's probability."""
-    confidence = p.probabilities.max(1)
-    return np.array(
-        [
-            f"{true} → {said}, {share:.0%}"
-            for true, said, share in zip(p.labels, p.predicted, confidence, strict=True)
-        ]
-    )
+def errors_by_class(name: str, count: int = 10) -> list[Shown]:
+    """For each true class, at most `count` of its errors on test."""
+    p = predictions.predict(name, name)
+    rows = []
+    for digit in DIGITS:
+        wrong = p.wrong & (p.labels == digit)
+        heading = f"{digit}\n{Count(wrong.sum())} of {Count((p.labels == digit).sum())}"
+        rows.append(_row(name, heading, examples(wrong, count)))
+    return rows
 
 
-# Calibration
+def confused(name: str, pairs: list[Pair], count: int = 10) -> list[Shown]:
+    """For each confusion, at most `count` of its errors on test."""
+    p = predictions.predict(name, name)
+    rows = []
+    for pair in pairs:
+        chosen = (p.labels == pair.true) & (p.predicted == pair.answered)
+        heading = f"{pair.true} → {pair.answered}\n{pair.count} errors"
+        rows.append(_row(name, heading, examples(chosen, count)))
+    return rows
+
+
+# Probabilities ------------------------------------------------------------------------------------
 
 
 def fit_temperature(p: Predictions) -> float:
@@ -141,12 +320,7 @@ def fit_temperature(p: Predictions) -> float:
 
 def cross_entropy(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Mean of ``-log p(label)`` in nats."""
-    return float(sample_losses(probabilities, labels).mean())
-
-
-def sample_losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """``-log p(label)`` of each sample in nats, (N,)."""
-    return -np.log(np.maximum(probabilities[np.arange(len(labels)), labels], 1e-12))
+    return float(-np.log(np.maximum(probabilities[np.arange(len(labels)), labels], 1e-12)).mean())
 
 
 def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS) -> pd.DataFrame:
@@ -173,42 +347,54 @@ def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int =
     return float((gaps * table["count"]).sum() / len(labels))
 
 
-class Calibration(NamedTuple):
+@dataclass(frozen=True)
+class Calibration:
     """A temperature fitted on validation, and what it does to the test split.
 
     Attributes:
         temperature: see `fit_temperature`.
         validation, test: scaled probabilities (N, 10).
-        errors: expected calibration error of the test split, raw and scaled.
-        change: of the test split's cross-entropy, paired.
+        before, after: expected calibration error of the test split, in points.
+        unsure: share right among the scaled test answers with a confidence of 0.6 to 0.9;
+            `claimed` is their mean confidence.
     """
 
-    temperature: float
+    temperature: Number
     validation: np.ndarray
     test: np.ndarray
-    errors: tuple[float, float]
-    change: Estimate
+    before: Points
+    after: Points
+    unsure: Share
+    claimed: Average
 
 
 def calibrated(validation: Predictions, test: Predictions) -> Calibration:
     """Temperature scaling, fitted on the validation split alone."""
     temperature = fit_temperature(validation)
     scaled = softmax(test.logits, temperature)
-    raw = test.probabilities
+    before, after = (calibration_error(p, test.labels) for p in (test.probabilities, scaled))
+    confidence = scaled.max(1)
+    some = (confidence >= 0.6) & (confidence < 0.9)
+    claimed = float(confidence[some].mean()) if some.any() else float("nan")
     return Calibration(
-        temperature,
-        softmax(validation.logits, temperature),
-        scaled,
-        (calibration_error(raw, test.labels), calibration_error(scaled, test.labels)),
-        stats.mean_difference(sample_losses(raw, test.labels), sample_losses(scaled, test.labels)),
-    )
+        Number(temperature), softmax(validation.logits, temperature), scaled,
+        Points((before, before, before)), Points((after, after, after)),
+        Share((~test.wrong[some]).sum(), some.sum()), Average((claimed, claimed, claimed)),
+    )  # fmt: skip
 
 
-def error_rows(p: Predictions, count: int = 9) -> list[tuple[str, np.ndarray]]:
-    """For each true class, a heading and at most `count` positions of its errors."""
-    rows = []
-    for digit in DIGITS:
-        of_class = p.labels == digit
-        heading = f"true {digit}: {(p.wrong & of_class).sum()} errors of {of_class.sum():,}"
-        rows.append((heading, examples(p.wrong & of_class, p, count)))
-    return rows
+def calibration(name: str) -> Calibration:
+    """`calibrated` for a data set's first training."""
+    return calibrated(*(predictions.predict(name, name, split) for split in ("validation", "test")))
+
+
+def maps(name: str, count: int = 6) -> list[tuple[Shown, np.ndarray]]:
+    """Random right and random wrong test images, each row with its calibrated softmax (n, 10)."""
+    p, scaled = predictions.predict(name, name), calibration(name)
+    at = drawn(name)
+    right, wrong = at[~p.wrong[at]][:count], examples(p.wrong, count)
+    title = TITLES[name]
+    return [
+        (_row(name, f"{title}, {what}", positions), scaled.test[positions])
+        for what, positions in (("right", right), ("wrong", wrong))
+    ]

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .. import checkpoints, data, predictions, runs, stats, store
+from .. import data, division, inference, results, runs, stats, store
 from ..files import DigitcnnError
 from ..model import DigitCNN
 from ..sources import TITLES
@@ -73,13 +73,13 @@ def blocks() -> pd.DataFrame:
 
 def last_epoch(run: str) -> pd.DataFrame:
     """The last epoch's metrics by split (rows)."""
-    history = checkpoints.history(run)
+    history = results.history(run)
     return pd.DataFrame({split: table.iloc[-1] for split, table in history.items()}).T
 
 
 def epochs(run: str, split: str, every: int = 5) -> pd.DataFrame:
     """The metrics of the first epoch and of each `every`-th one."""
-    table = checkpoints.history(run)[split]
+    table = results.history(run)[split]
     return table[(table["epoch"] == 1) | (table["epoch"] % every == 0)]
 
 
@@ -94,7 +94,7 @@ def training_answers(run: str) -> dict[str, np.ndarray]:
     """``predicted`` uint8 (N,): what a finished network says of its clean training images."""
     config = runs.get(run)
     images = data.load(config.data, "train", config.split).images
-    logits = predict_logits(predictions.load(config), images)
+    logits = predict_logits(inference.load(config), images)
     return {"predicted": logits.argmax(1).cpu().numpy().astype("u1")}
 
 
@@ -105,8 +105,8 @@ def generalisation_gap(run: str) -> dict[str, float]:
     cannot be subtracted; here the same network sees all splits alike.
     """
     config = runs.get(run)
-    learned = data.split_indices(config.data, config.split)["train"]
-    truth = data.labels(config.data).labels[learned]
+    learned = division.split_indices(config.data, config.split)["train"]
+    truth = division.labels(config.data).labels[learned]
     accuracy = {"train": float((training_answers(run)["predicted"] == truth).mean())}
     for split in ("validation", "test"):
         found = answered(config, config.data, split)
@@ -197,8 +197,8 @@ def experiment(group: str) -> pd.DataFrame:
         wanted = {runs.experiment(name, setting).name for name in runs.DATA}
         for run in runs.registry().values():
             if run.name in wanted:
-                accuracy = checkpoints.history(run)["validation"]["accuracy"].iloc[-1]
-                seconds = checkpoints.record(run)["seconds_per_epoch"]
+                accuracy = results.history(run)["validation"]["accuracy"].iloc[-1]
+                seconds = results.record(run)["seconds_per_epoch"]
                 rows.append((shown, run.data, run.seed, accuracy, seconds, recipe))
     columns = ["setting", "data", "seed", "accuracy", "seconds", "recipe"]
     return pd.DataFrame(rows, columns=columns)

@@ -22,7 +22,7 @@ from sklearn.metrics import (
 )
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
-from .. import checkpoints, data, files, predictions, runs, stats, store
+from .. import data, files, inference, runs, stats, store
 from ..runs import CASES, CONTROLS, PAIR, RunConfig
 from ..sources import NAMES
 from .evaluation import answered
@@ -89,12 +89,12 @@ def scores(run: RunConfig, name: str, split: str = "test") -> Scores:
 )
 def kept_geometry(run: str, name: str) -> dict[str, np.ndarray]:
     """`geometry` of a pictured run's features of a test split, by the names in `GEOMETRY`."""
-    network, known = predictions.load(run), _training_images(runs.get(run))
+    network, known = inference.load(run), _training_images(runs.get(run))
     test = pair_split(name, "test")
     found = geometry(
-        predictions.extract_features(network, test.images),
+        inference.extract_features(network, test.images),
         test.labels.numpy(),
-        predictions.extract_features(network, known.images),
+        inference.extract_features(network, known.images),
         known.labels.numpy(),
     )
     return dict(zip(GEOMETRY, found, strict=True))
@@ -147,7 +147,7 @@ def results() -> pd.DataFrame:
     for case in (*CASES, *CONTROLS):
         for model in NAMES:
             for run in group(model, case):
-                about = checkpoints.record(run)
+                about = results.record(run)
                 one, two = training_counts(run)
                 training = {"images": about["images"], "steps": about["steps"]}
                 training["train_share"] = one / (one + two)
@@ -396,10 +396,10 @@ def aligned_maps(model: str, name: str) -> dict[str, np.ndarray]:
     few = data.class_subset(pair_split(name, "test"), dict.fromkeys(PAIR, SHOWN), SEED)
     known = _training_images(_family(model)[0])
     images = torch.cat([few.images, known.images])
-    networks = [predictions.load(run) for run in _family(model)]
-    features = [predictions.extract_features(network, images) for network in networks]
+    networks = [inference.load(run) for run in _family(model)]
+    features = [inference.extract_features(network, images) for network in networks]
     said = [
-        predictions.output_layer(network, found).argmax(1)
+        inference.output_layer(network, found).argmax(1)
         for network, found in zip(networks, features, strict=True)
     ]
     return {

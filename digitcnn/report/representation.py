@@ -21,7 +21,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 from sklearn.preprocessing import normalize
 
-from .. import checkpoints, data, files, predictions, store
+from .. import checkpoints, data, files, inference, predictions, store
 from ..model import CLASSES
 from ..sources import NAMES
 from . import evaluation
@@ -85,7 +85,7 @@ def features(shown: Map) -> np.ndarray:
     """The features float32 (N, 128) behind a map."""
     return np.concatenate(
         [
-            predictions.features(shown.model, name, "test", shown.trained)["features"]
+            inference.features(shown.model, name, "test", shown.trained)["features"]
             for name in shown.data
         ]
     )
@@ -298,7 +298,7 @@ def distances(model: str) -> dict[str, np.ndarray]:
 
     Known are those of the own validation split; features are scaled to length 1.
     """
-    known = normalize(predictions.features(model, model, "validation")["features"])
+    known = normalize(inference.features(model, model, "validation")["features"])
     search = NearestNeighbors(n_neighbors=DISTANCE_RANK).fit(known)
     return {
         kind: -search.kneighbors(normalize(features(Map(model, (name,)))))[0][:, -1]

@@ -1,0 +1,97 @@
+"""Results: what a finished run left, read without torch: its record, metrics and answers.
+
+Where a run is missing or stale, `digitcnn.checkpoints` trains it first, or says that it may not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from . import files, runs
+from .files import DigitcnnError
+from .runs import RunConfig
+
+COLUMNS = ("epoch", "loss", "accuracy", "precision", "recall")  # of a metrics file
+
+
+def record(run: str | RunConfig) -> dict:
+    """A finished run's record: configuration, ingredients, key, environment, wall time."""
+    run = runs.get(run)
+    if runs.reason(run):
+        from . import checkpoints  # imports torch
+
+        checkpoints.ensure(run)
+    return runs.read_record(run)
+
+
+def history(run: str | RunConfig) -> dict[str, pd.DataFrame]:
+    """A finished run's metrics by split, a row per evaluation; trains the run if need be."""
+    run = runs.get(run)
+    digests = record(run).get("metrics_sha256", {})
+    return {
+        split: read_metrics(runs.metrics_path(run, split), digests.get(split, "none"))
+        for split in ("train", *run.held_out)
+    }
+
+
+def read_metrics(path: Path, digest: str | None = None) -> pd.DataFrame:
+    """Read one metrics file. Raises `DigitcnnError` if it is damaged.
+
+    Where the SHA-256 `digest` of the text is known, it has to agree.
+    """
+    try:
+        text = files.noted(path).read_text("utf-8")
+        table = pd.read_csv(io.StringIO(text), sep="\t")
+        if tuple(table.columns) == COLUMNS and len(table) and digest in (None, sha256(text)):
+            table = table.astype({name: float for name in COLUMNS[1:]})
+            # The loss of a run that diverged may be infinite or no number.
+            if table.iloc[:, 2:].stack().between(0, 1).all():
+                return table
+    except (OSError, ValueError, TypeError):
+        pass
+    raise DigitcnnError(
+        f"{files.shown(path)} is damaged: delete its folder and run `make train` to make it again."
+    )
+
+
+def answers(run: str | RunConfig) -> dict[str, np.ndarray]:
+    """The kept answers of a finished run, by ``<data set>-<split>-<what>``; trains if need be.
+
+    Raises `DigitcnnError` if the file is damaged or of other weights than the record names.
+    """
+    run = runs.get(run)
+    about, path = record(run), runs.answers_path(run)
+    try:
+        with np.load(io.BytesIO(files.noted(path).read_bytes()), allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        said = {name: str(arrays.pop(name)) for name in ("key", "copy", "weights_sha256")}
+        whole = said["weights_sha256"] == about["weights_sha256"]
+        whole = whole and digest_of(arrays) == about["answers_sha256"]
+    except Exception:  # zipfile and NumPy raise a dozen kinds on damaged bytes
+        whole = False
+    if not whole:
+        raise DigitcnnError(
+            f"{files.shown(path)} is damaged or of another training: delete it and run "
+            f"`digitcnn train {run.id}`."
+        )
+    return arrays
+
+
+def digest_of(arrays: dict[str, np.ndarray]) -> str:
+    """SHA-256 of named arrays: names, types, shapes and bytes."""
+    sha = hashlib.sha256()
+    for name in sorted(arrays):
+        value = np.ascontiguousarray(arrays[name])
+        sha.update(f"{name} torch.{value.dtype.name} {value.shape};".encode())
+        sha.update(value.tobytes())
+    return sha.hexdigest()
+
+
+def sha256(text: str) -> str:
+    """SHA-256 of a text in UTF-8."""
+    return hashlib.sha256(text.encode()).hexdigest()
