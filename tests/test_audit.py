@@ -229,6 +229,7 @@ def test_a_network_answers_edited_pictures(sandbox, monkeypatch):
     (sandbox / "audit").mkdir()
     (sandbox / "audit" / "edits.json").write_text('{"edits": []}')
     assert edits.flips("mnist") == {}
+    assert causes.edited_gallery("mnist")[1] == []
     found = edits.remedied_answers("svhn")
     images = data.load("svhn", "test").images.numpy()
     model = predictions.load("svhn")

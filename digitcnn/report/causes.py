@@ -163,3 +163,22 @@ def remedied(run: str = "svhn") -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def edited_gallery(
+    run: str = "mnist",
+) -> tuple[np.ndarray, list[tuple[str, np.ndarray]], np.ndarray]:
+    """Images, rows and captions for a gallery of the edited errors, three rows a confusion.
+
+    As written, edited, and with as much ink changed elsewhere (the first control); the captions
+    are what the training answers to each.
+    """
+    p, shown, found = predictions.predict(run, "mnist"), edits.pictures(), edits.edited_answers(run)
+    at, count = np.searchsorted(p.indices, found["index"]), len(found["index"])
+    captions = np.concatenate([p.predicted[at], found["edited"], found["controls"][:, 0]])
+    rows = []
+    for true, predicted in edits.flips(run):
+        chosen = np.flatnonzero((p.labels[at] == true) & (p.predicted[at] == predicted))
+        headings = (f"{true} read as {predicted}", "edited", "changed elsewhere")
+        rows += [(heading, chosen + k * count) for k, heading in enumerate(headings)]
+    return np.concatenate(list(shown.values())), rows, captions.astype(str)

@@ -164,6 +164,24 @@ def edited_answers(run: str) -> dict[str, np.ndarray]:
     return {"index": indices, "edited": found[:, 0], "controls": found[:, 1:]}
 
 
+@store.stored("audit/edited-pictures", lambda: [store.images("mnist"), store.asset(EDITS)])
+def pictures() -> dict[str, np.ndarray]:
+    """Of each edit: ``before``, ``edited`` and a ``control``, uint8 (n, 3, 32, 32)."""
+    made = edits() if files.profile() == "full" else []
+    images = data.pool("mnist").images
+    greys = [images[edit.index, 0] for edit in made]
+    pairs = list(zip(greys, made, strict=True))
+    found = {
+        "before": greys,
+        "edited": [apply(grey, edit) for grey, edit in pairs],
+        "control": [controls(grey, edit)[0] for grey, edit in pairs],
+    }
+    return {
+        name: np.repeat(np.reshape(part, (-1, 1, 32, 32)), 3, axis=1).astype(np.uint8)
+        for name, part in found.items()
+    }
+
+
 def _answers(model: torch.nn.Module, images: np.ndarray) -> np.ndarray:
     return predict_logits(model, torch.from_numpy(images)).argmax(1).cpu().numpy()
 
