@@ -131,6 +131,8 @@ def answers(folder: Path, reading: int) -> pd.DataFrame:
     parts = []
     for path in sorted((folder / f"reading{reading}").glob("*.csv")):
         part = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
+        # "Or no digit at all" is not a second digit: the codebook has no such answer.
+        part["second"] = part["second"].replace(audit.NO_DIGIT, "")
         for line, row in enumerate(part.to_dict("records"), start=2):
             if why := audit.fault(row["digit"], row["second"], row["codes"]):
                 sys.exit(f"{path}, line {line}: {why}")

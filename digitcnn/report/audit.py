@@ -236,7 +236,10 @@ def compared(name: str, run: str | None = None) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Verdicts:
-    """What two readers make of a set of pictures; the five counts are of the same pictures.
+    """What two readers make of a set of pictures.
+
+    Readers err too, and alike where they are of one kind: how often they name another digit than
+    the label in images that the network reads as labelled (`compared`) is the measure of that.
 
     Attributes:
         read: pictures that were looked at.
