@@ -34,8 +34,8 @@ from digitcnn.report import check  # noqa: E402
 PROFILE = ROOT / "_quarto-submission.yml"
 BOOK = ROOT / "_book.submission"
 FOLDERS = (
-    "_freeze", "assets", "benchmarks", "cache", "chapters", "digitcnn", "models", "requirements",
-    "tests", "tools",
+    "_freeze", "assets", "audit", "benchmarks", "cache", "chapters", "digitcnn", "models",
+    "requirements", "tests", "tools",
 )  # fmt: skip
 AT_ROOT = ("*.md", "*.qmd", "*.yml", "*.bib", "*.toml", "Makefile", ".gitignore")
 NOT_PACKED = re.compile(  # caches, leftovers, and whatever may be a data set

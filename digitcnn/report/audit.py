@@ -1,0 +1,294 @@
+"""Audit by looking: what two readers saw in pictures, beside what networks answered.
+
+The readings are kept by hand in ``audit/mnist.csv`` and ``audit/svhn.csv``, a row an image; a
+person can overwrite any answer there, and all that is computed here follows. What the codes mean,
+and what is made of two readings, was written in ``audit/CODEBOOK.md`` before anybody looked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.cluster import HDBSCAN
+from sklearn.metrics import cohen_kappa_score, silhouette_score
+
+from .. import data, files, predictions, stats, store
+from ..stats import Estimate, proportion
+from . import attributes, evaluation
+
+FORM = ("flag", "foot", "bar", "open", "closed", "gap", "loop", "filled", "slanted", "between")
+PICTURE = ("cut", "neighbour", "blur", "low-contrast", "broken", "extra")
+CODES = (*FORM, *PICTURE)
+READINGS = (1, 2)
+COLUMNS = ("index", "reasons", "digit1", "second1", "codes1", "digit2", "second2", "codes2",
+           "reader", "date", "rule")  # fmt: skip
+UNDECIDED, NO_DIGIT = "?", "-"
+CLUSTER = 30  # images that a cluster has at least
+
+
+def suspects(name: str) -> np.ndarray:
+    """Positions in the test split of probably wrong labels, by confident learning."""
+    validation, test = (predictions.predict(name, name, split) for split in ("validation", "test"))
+    scaled = evaluation.calibrated(validation, test)
+    thresholds = attributes.class_thresholds(scaled.validation, validation.labels)
+    return np.flatnonzero(attributes.label_issues(scaled.test, test.labels, thresholds))
+
+
+@store.stored(
+    lambda name: f"audit/sevens-{name}", lambda name: [store.weights(name), store.images(name)]
+)
+def sevens(name: str) -> dict[str, np.ndarray]:
+    """Clusters of the test images of a 7 in a model's own feature space, by HDBSCAN.
+
+    ``index`` in the pool and ``cluster`` (n,): 0 the largest, 1 the next, …, -1 none;
+    ``silhouette`` of those in a cluster (nan unless there are two or more); ``clusters`` (10,),
+    how many each class falls into by the same rule (0: it holds together as one cloud).
+    """
+    p = predictions.predict(name, name)
+    features = predictions.features(name, name, "test", True)["features"]
+    found = [_clusters(features[p.labels == digit]) for digit in range(10)]
+    inside = found[7] >= 0
+    several = found[7].max(initial=-1) > 0
+    shown = features[p.labels == 7][inside], found[7][inside]
+    return {
+        "index": p.indices[p.labels == 7],
+        "cluster": found[7],
+        "silhouette": silhouette_score(*shown) if several else np.nan,
+        "clusters": np.array([labels.max(initial=-1) + 1 for labels in found]),
+    }
+
+
+def _clusters(points: np.ndarray) -> np.ndarray:
+    """HDBSCAN (Campello et al. 2013) of (n, d): the largest cluster 0, the next 1; none -1."""
+    if len(points) < CLUSTER:
+        return np.full(len(points), -1)
+    labels = HDBSCAN(min_cluster_size=CLUSTER, copy=True).fit_predict(points)
+    sizes = np.bincount(labels[labels >= 0], minlength=1)
+    rank = np.argsort(np.argsort(-sizes, kind="stable"))
+    return np.where(labels >= 0, rank[labels], -1)
+
+
+# Readings -----------------------------------------------------------------------------------------
+
+
+def path(name: str) -> Path:
+    """Where a data set's readings are kept."""
+    return files.project_root() / "audit" / f"{name}.csv"
+
+
+def readings(name: str) -> pd.DataFrame:
+    """Both readings of every picture looked at, a row each; none in the quick profile.
+
+    Columns as in the file, `COLUMNS`, with ``codes1`` and ``codes2`` as frozen sets, and ``label``
+    (int), ``label_wrong``, ``undecidable`` and ``no_digit`` (bool), as the codebook defines them.
+    Raises `DigitcnnError` that names the line of an answer that the codebook does not know.
+    """
+    known = data.labels(name).labels
+    if files.profile() == "full" and path(name).is_file():
+        frame = _parsed(name, len(known))
+    else:
+        frame = pd.DataFrame(columns=list(COLUMNS)).astype({"index": int})
+    first, second = frame["digit1"], frame["digit2"]
+    label = known[frame["index"].to_numpy(int)]
+    agreed = (first == second) & first.str.isdigit().astype(bool)
+    either = (first == UNDECIDED) | (second == UNDECIDED)
+    return frame.assign(
+        label=label,
+        label_wrong=agreed & (first != pd.Series(label, frame.index).astype(str)),
+        undecidable=either | (first != second),
+        no_digit=(first == NO_DIGIT) & (second == NO_DIGIT),
+    )
+
+
+def _parsed(name: str, images: int) -> pd.DataFrame:
+    where = f"audit/{name}.csv"
+    try:
+        frame = pd.read_csv(files.noted(path(name)), dtype=str, keep_default_na=False)
+    except (ValueError, OSError) as error:
+        raise files.DigitcnnError(
+            f"{where} is no table: bring it back from the repository."
+        ) from error
+    if tuple(frame.columns) != COLUMNS:
+        raise files.DigitcnnError(f"{where} needs the columns {', '.join(COLUMNS)}, in this order.")
+    seen = set()
+    for line, row in enumerate(frame.to_dict("records"), start=2):
+        index = row["index"]
+        if not (index.isdecimal() and int(index) < images) or index in seen:
+            raise files.DigitcnnError(
+                f"{where}, line {line}: {index!r} has to be an image's index in the pool, below "
+                f"{images}, and stand there once."
+            )
+        seen.add(index)
+        for reading in READINGS:
+            answer = [row[f"{column}{reading}"] for column in ("digit", "second", "codes")]
+            if why := fault(*answer):
+                raise files.DigitcnnError(f"{where}, line {line}, reading {reading}: {why}")
+    frame["index"] = frame["index"].astype(int)
+    for column in ("codes1", "codes2"):
+        frame[column] = [frozenset(text.split()) for text in frame[column]]
+    return frame
+
+
+def fault(digit: str, second: str, codes: str) -> str:
+    """What is wrong with a reader's answer, as a sentence with the remedy; empty if nothing is."""
+    digits = tuple("0123456789")
+    if digit not in (*digits, UNDECIDED, NO_DIGIT):
+        return f"the digit is {digit!r}: write 0 to 9, {UNDECIDED} or {NO_DIGIT}."
+    if second not in ("", *digits) or second == digit:
+        return f"the second digit is {second!r}: write another of 0 to 9, or nothing."
+    if unknown := [code for code in codes.split() if code not in CODES]:
+        return f"{unknown[0]!r} is no code: use those of audit/CODEBOOK.md ({', '.join(CODES)})."
+    return ""
+
+
+def has(frame: pd.DataFrame, code: str, by: str = "both") -> np.ndarray:
+    """Whether ``both`` readings (or ``either``) give a picture a code, bool (n,)."""
+    first, second = (
+        np.array([code in codes for codes in frame[f"codes{reading}"]], bool)
+        for reading in READINGS
+    )
+    return first | second if by == "either" else first & second
+
+
+def reason(frame: pd.DataFrame, name: str) -> np.ndarray:
+    """Whether a picture was drawn for a reason, bool (n,)."""
+    return np.array([name in reasons.split() for reasons in frame["reasons"]], bool)
+
+
+def agreement(name: str) -> pd.DataFrame:
+    """How far the two readings agree: a row for the digit, then one for each code.
+
+    Columns: ``what``, ``first`` and ``second`` (pictures that have it in a reading), ``both``, and
+    Cohen's ``kappa`` (1960), nan where a reading never, or always, says so. Both readings are by
+    the same kind of reader, so kappa is an upper bound of what two people would reach.
+    """
+    frame = readings(name)
+    answers = {"digit": (frame["digit1"].to_numpy(), frame["digit2"].to_numpy())}
+    for code in CODES:
+        answers[code] = tuple(
+            np.array([code in codes for codes in frame[f"codes{reading}"]], bool)
+            for reading in READINGS
+        )
+    rows = []
+    for what, (first, second) in answers.items():
+        digit = what == "digit"
+        varied = min(len(set(first)), len(set(second))) > 1
+        rows.append(
+            {
+                "what": what,
+                "first": len(first) if digit else int(first.sum()),
+                "second": len(second) if digit else int(second.sum()),
+                "both": int((first == second).sum() if digit else (first & second).sum()),
+                "kappa": cohen_kappa_score(first, second) if varied else float("nan"),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+# Errors -------------------------------------------------------------------------------------------
+
+
+def answers(name: str, run: str | None = None) -> pd.DataFrame:
+    """`readings` of test images with what a training answers, ``predicted`` and ``wrong``."""
+    p = predictions.predict(run or name, name)
+    frame = readings(name)
+    frame = frame[np.isin(frame["index"], p.indices)]
+    at = np.searchsorted(p.indices, frame["index"].to_numpy(int))
+    return frame.assign(predicted=p.predicted[at], wrong=p.wrong[at])
+
+
+def unread(name: str, run: str | None = None) -> np.ndarray:
+    """Pool indices of a training's test errors that nobody has looked at."""
+    p = predictions.predict(run or name, name)
+    return np.setdiff1d(p.indices[p.wrong], readings(name)["index"].to_numpy(int))
+
+
+def compared(name: str, run: str | None = None) -> pd.DataFrame:
+    """How often each code, and each computed verdict, is seen in errors and in correct images.
+
+    Random samples: those drawn as errors that the training gets wrong, and those drawn as correct
+    that it gets right. Columns: ``what``, ``errors`` and ``correct`` (`Estimate`s of the shares),
+    ``ratio`` of the two with its interval, and ``either``, how many of the errors have the code in
+    at least one reading.
+    """
+    frame = answers(name, run)
+    wrong = frame[frame["wrong"].to_numpy(bool) & reason(frame, "error")]
+    right = frame[~frame["wrong"].to_numpy(bool) & reason(frame, "correct")]
+    rows = []
+    for what in (*CODES, "label_wrong", "undecidable", "no_digit"):
+        hits = [
+            int((has(part, what) if what in CODES else part[what]).sum()) for part in (wrong, right)
+        ]
+        rows.append(
+            {
+                "what": what.replace("_", " "),
+                "errors": proportion(hits[0], len(wrong)),
+                "correct": proportion(hits[1], len(right)),
+                "ratio": stats.ratio(hits[0], len(wrong), hits[1], len(right)),
+                "either": int(has(wrong, what, "either").sum()) if what in CODES else hits[0],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What two readers make of a set of pictures.
+
+    Readers err too, and alike where they are of one kind: how often they name another digit than
+    the label in images that the network reads as labelled (`compared`) is the measure of that.
+
+    Attributes:
+        read: pictures that were looked at.
+        label_confirmed: both readings name the label.
+        label_wrong: both name the same other digit.
+        as_the_network: of these, the digit that the network answers.
+        undecidable: a reading is undecided, or the two differ.
+        no_digit: both see none.
+    """
+
+    read: int
+    label_confirmed: int
+    label_wrong: int
+    as_the_network: int
+    undecidable: int
+    no_digit: int
+
+
+def verdicts(frame: pd.DataFrame) -> Verdicts:
+    """What the two readings say of rows of `answers`."""
+    wrong = frame["label_wrong"].to_numpy(bool)
+    unclear = frame["undecidable"].to_numpy(bool)
+    none = frame["no_digit"].to_numpy(bool)
+    same = frame["digit1"].to_numpy(str) == frame["predicted"].to_numpy(int).astype(str)
+    return Verdicts(
+        read=len(frame),
+        label_confirmed=int((~wrong & ~unclear & ~none).sum()),
+        label_wrong=int(wrong.sum()),
+        as_the_network=int((wrong & same).sum()),
+        undecidable=int(unclear.sum()),
+        no_digit=int(none.sum()),
+    )
+
+
+def of_errors(name: str, run: str | None = None) -> Verdicts:
+    """Of a random sample of a training's test errors: all of MNIST's, 200 of SVHN's."""
+    frame = answers(name, run)
+    return verdicts(frame[frame["wrong"].to_numpy(bool) & reason(frame, "error")])
+
+
+def of_suspects(name: str) -> Verdicts:
+    """Of the test images whose label confident learning suspects."""
+    frame = answers(name)
+    suspected = predictions.predict(name, name).indices[suspects(name)]
+    return verdicts(frame[np.isin(frame["index"], suspected)])
+
+
+def in_cluster(name: str, code: str) -> dict[str, Estimate]:
+    """Share of the sevens looked at that have a code, by cluster (``a`` the larger, ``b``)."""
+    frame = readings(name)
+    parts = {letter: frame[reason(frame, f"seven-{letter}")] for letter in "ab"}
+    return {letter: proportion(has(part, code).sum(), len(part)) for letter, part in parts.items()}
