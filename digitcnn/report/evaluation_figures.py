@@ -87,16 +87,16 @@ def gallery(
 
 
 def difficulty(shares: dict[str, pd.Series], rates: dict[str, pd.DataFrame]) -> Figure:
-    """How frequent each property is (left), and the error rate by their number (right).
+    """How frequent each attribute is (left), and the error rate by their number (right).
 
     Args:
-        shares: data set name to property name to its `Estimate` among all test images.
+        shares: data set name to attribute to its `Estimate` among all test images.
         rates: data set name to the frame of `digitcnn.report.attributes.by_count`.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 2.9), width_ratios=(1.05, 1))
-    for offset, (name, properties) in enumerate(shares.items()):
-        heights = np.arange(len(properties)) + (offset - 0.5) * 0.36
-        widths = [100 * estimate.value for estimate in properties]
+    for offset, (name, found) in enumerate(shares.items()):
+        heights = np.arange(len(found)) + (offset - 0.5) * 0.36
+        widths = [100 * estimate.value for estimate in found]
         left.barh(heights, widths, 0.36, color=DATA_COLOUR[name], label=TITLES[name])
         for height, width in zip(heights, widths, strict=True):
             left.annotate(
@@ -113,9 +113,9 @@ def difficulty(shares: dict[str, pd.Series], rates: dict[str, pd.DataFrame]) -> 
     for name, frame in rates.items():
         enough = frame[frame["images"] >= 100]
         _with_intervals(
-            right, enough["properties"], list(enough["error_rate"]), DATA_COLOUR[name], "o-"
+            right, enough["attributes"], list(enough["error_rate"]), DATA_COLOUR[name], "o-"
         )
-    right.set(xlabel="number of properties that an image has", ylabel="error rate (%)")
+    right.set(xlabel="number of attributes that an image has", ylabel="error rate (%)")
     right.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
     right.set_yscale("symlog", linthresh=0.1, linscale=0.4)
     right.set_ylim(bottom=0)
@@ -137,21 +137,21 @@ def _with_intervals(axis, positions, estimates, colour, marker, horizontal=False
 
 
 def causes(tables: dict[str, pd.DataFrame]) -> Figure:
-    """Share of each property among errors and among correct samples, a panel a data set.
+    """Share of each attribute among errors and among correct samples, a panel a data set.
 
     Args:
         tables: data set name to the frame of `digitcnn.report.attributes.table`.
     """
     figure, axes = plt.subplots(1, len(tables), figsize=(WIDTH, 3.5))
-    for axis, (name, table) in zip(axes, tables.items(), strict=True):
+    for axis, (data, table) in zip(axes, tables.items(), strict=True):
         rows = np.arange(len(table))
         for column, colour, label, offset in (
             ("among_errors", WRONG, "misclassified", -0.12),
             ("among_correct", RIGHT, "correct (control)", 0.12),
         ):
             _with_intervals(axis, rows + offset, list(table[column]), colour, "o", True, label)
-        axis.set_yticks(rows, [textwrap.fill(cause, 16) for cause in table["cause"]], fontsize=7.5)
-        axis.set(title=TITLES[name], xlabel="share that has it (%)", xlim=(-3, 103))
+        axis.set_yticks(rows, [textwrap.fill(name, 16) for name in table.index], fontsize=7.5)
+        axis.set(title=TITLES[data], xlabel="share that has it (%)", xlim=(-3, 103))
         axis.invert_yaxis()
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
@@ -298,13 +298,9 @@ def cause_table(table: pd.DataFrame) -> pd.DataFrame:
 
     return pd.DataFrame(
         {
-            "property": table["cause"],
+            "attribute": table.index,
             "errors": table["errors"],
-            "in excess": [
-                "" if np.isnan(v) else f"{round(v):d}".replace("-", "\u2212")
-                for v in table["excess"]
-            ],
-            "sorted": table["sorted"],
+            "in excess": [f"{round(v):d}".replace("-", "\u2212") for v in table["excess"]],
             "of errors": [percent(e.value, 1) for e in table["among_errors"]],
             "of correct": [percent(e.value, 1) for e in table["among_correct"]],
             "ratio (95 %)": [shown_ratio(row) for _, row in table.iterrows()],
