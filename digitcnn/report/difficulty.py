@@ -20,7 +20,7 @@ from ..stats import Comparison, Estimate
 from . import attributes
 from .origin_errors import Group, errors, group, main_runs
 
-PENALTIES = (1e-3, 1e-2, 1e-1)  # inverse strengths of the probe's penalty that are tried
+PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)  # inverse strengths of the probe's penalty that are tried
 
 
 class Gap(NamedTuple):
@@ -65,8 +65,8 @@ def gap(chosen: tuple[str, ...] = tuple(attributes.ATTRIBUTES)) -> Gap:
         by_cell = missed["svhn"] / np.maximum(sizes["svhn"], 1)
         standardised = (share * by_cell).sum(-1) / share.sum(-1)
         plain = [missed[n].sum(-1) / sizes[n].sum(-1) for n in ("mnist", "svhn")]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return *plain, standardised, (plain[1] - standardised) / (plain[1] - plain[0])
+        between = np.where(plain[1] != plain[0], plain[1] - plain[0], np.nan)
+        return *plain, standardised, (plain[1] - standardised) / between
 
     def counted(name: str, found: list[np.ndarray]) -> np.ndarray:
         each = len(found) + 1

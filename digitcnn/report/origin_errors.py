@@ -157,7 +157,7 @@ PUBLISHED = {
         Published(0.9991, "ensemble of ensembles of simple CNNs", False, "an2020"),
     ),
     "svhn": (
-        Published(0.9603, "simple CNN", False, "chen2017"),
+        Published(0.9603, "simple CNN", False, "pytorchplayground"),
         Published(0.987, "Wide ResNet 16-8 with cutout", True, "devries2017"),
         Published(0.989, "Wide ResNet 28-10 with AutoAugment", True, "cubuk2018"),
     ),
@@ -309,6 +309,7 @@ class Splits(NamedTuple):
 
     Attributes:
         each: errors by run on validation (first) and test (second).
+        together: errors by run on both.
         corrected: Fisher's p of the first run's contrast, corrected for both data sets (Holm).
         effect: error rate of the test split less that of the validation split, over the runs.
         adjusted: the same among images alike in all that `origins.composition` knows.
@@ -319,6 +320,7 @@ class Splits(NamedTuple):
     """
 
     each: dict[str, Contrast]
+    together: dict[str, Group]
     corrected: float
     effect: Effect
     adjusted: Effect
@@ -352,6 +354,7 @@ def _splits(
     common = every.all(0).sum() / every.sum(1)
     return Splits(
         each,
+        {run: group(found) for run, found in both.items()},
         corrected,
         effect(both, validation, np.zeros(len(held_out)), clusters),
         effect(both, validation, _strata(pd.concat(known.values())), clusters),

@@ -193,12 +193,10 @@ def groups(name: str) -> np.ndarray:
     return photographs().number if name == "svhn" else writers()["writer"].astype(np.int64)
 
 
-def learned_from(
-    name: str, division: str = "pooled", group: np.ndarray | None = None
-) -> np.ndarray:
+def learned_from(name: str, group: np.ndarray | None = None) -> np.ndarray:
     """How many training images are of the `groups` of each image of the pool, int64 (N,)."""
     group = groups(name) if group is None else group
-    training = data.split_indices(name, division)["train"]
+    training = data.split_indices(name)["train"]
     return np.bincount(group[training], minlength=group.max() + 1)[group]
 
 
