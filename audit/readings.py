@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw
 
-from digitcnn import data, files, predictions
+from digitcnn import division, files, predictions
 from digitcnn.report import audit, evaluation
 from digitcnn.sources import NAMES
 
@@ -75,9 +75,9 @@ def drawn(name: str) -> dict[int, list[str]]:
         "suspect": p.indices[audit.suspects(name)],
         "correct": p.indices[order[~wrong][:CORRECT]],
     }
-    known = data.split_indices(name)["train"]
+    known = division.split_indices(name)["train"]
     for digit in training_classes(p):
-        of_class = known[data.labels(name).labels[known] == digit]
+        of_class = known[division.labels(name).labels[known] == digit]
         groups[f"train-{digit}"] = shuffled(of_class, digit)[:TRAINING]
     if name == "mnist":
         clusters = audit.sevens(name)
@@ -110,7 +110,7 @@ def draw(folder: Path) -> None:
         reasons = drawn(name)
         read = set(audit.readings(name)["index"])
         todo = shuffled(np.array([index for index in reasons if index not in read], int), 1)
-        images = data.pool(name).images
+        images = division.pool(name).images
         per_sheet = ACROSS * DOWN
         sheets[name] = -(-len(todo) // per_sheet)
         for number in range(sheets[name]):

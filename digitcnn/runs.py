@@ -356,6 +356,12 @@ def get(run: str | RunConfig) -> RunConfig:
     return runs[run]
 
 
+def trainings(data: str) -> list[str]:
+    """The main runs of a data set that are trained, by id, the first seed's always and first."""
+    main = [run for run in registry().values() if (run.group, run.data) == ("main", data)]
+    return [run.id for run in main if run.seed == SEED or not stale(run)]
+
+
 def keeps_weights(run: RunConfig) -> bool:
     """Whether a run's weights are part of the repository: of the others only their answers are."""
     pictured = run.group == "imbalance" and run.evaluate_every_epoch

@@ -79,6 +79,69 @@ def ratio(hits: int, total: int, other_hits: int, other_total: int) -> Estimate:
     return Estimate(float(value), float(value / factor), float(value * factor))
 
 
+def fisher(hits: int, total: int, other_hits: int, other_total: int) -> float:
+    """p value of "two independent shares are equal" by Fisher's exact test."""
+    table = [[hits, total - hits], [other_hits, other_total - other_hits]]
+    return float(stats.fisher_exact(np.array(table, int)).pvalue)
+
+
+# Samples that come in clusters: the crops of one photograph, the digits of one writer
+
+
+def clustered(values: np.ndarray, clusters: np.ndarray) -> Estimate:
+    """Mean of `values` (N,) in [0, 1] with Wilson's interval for the number of independent samples
+    that the clusters (N,) are worth by the variance between them; (nan, 0, 1) of no samples.
+    """
+    total = len(values)
+    if not total:
+        return Estimate(float("nan"), 0.0, 1.0)
+    value = float(values.mean())
+    variance = _between(values - value, clusters) / total**2
+    worth = value * (1 - value) / variance if variance > 0 else total
+    z = stats.norm.ppf((1 + LEVEL) / 2)
+    centre = (value + z**2 / 2 / worth) / (1 + z**2 / worth)
+    half = z * np.sqrt(value * (1 - value) / worth + (z / 2 / worth) ** 2) / (1 + z**2 / worth)
+    return Estimate(value, float(max(centre - half, 0.0)), float(min(centre + half, 1.0)))
+
+
+def stratified(
+    values: np.ndarray, exposed: np.ndarray, strata: np.ndarray, clusters: np.ndarray
+) -> Difference:
+    """Mean of the values that are not exposed less that of the exposed, within strata.
+
+    The strata are weighted as by Mantel and Haenszel, ``n1 n0 / (n1 + n0)``, which is least squares
+    with an intercept for each stratum. Interval and p from the variance between clusters (Liang and
+    Zeger 1986). Unknown (nan, p 1) if no stratum holds both kinds.
+
+    Args:
+        values: (N,), errors for one.
+        exposed: bool (N,).
+        strata, clusters: of each sample, (N,), numbers or names.
+    """
+    _, strata = np.unique(strata, return_inverse=True)
+    sizes = [np.bincount(strata, kind).astype(float) for kind in (~exposed, exposed)]
+    sums = [np.bincount(strata, kind * values) for kind in (~exposed, exposed)]
+    weights = sizes[0] * sizes[1] / (sizes[0] + sizes[1])
+    if not weights.any():
+        return Difference(*[float("nan")] * 3, 1.0)
+    free, with_it = (s / np.maximum(n, 1) for s, n in zip(sums, sizes, strict=True))
+    value = float(weights @ (free - with_it) / weights.sum())
+    means = np.where(exposed, with_it[strata], free[strata])
+    size = np.where(exposed, sizes[1][strata], sizes[0][strata])
+    influence = np.where(exposed, -1, 1) * weights[strata] / size * (values - means)
+    error = np.sqrt(_between(influence, clusters)) / weights.sum()
+    half = stats.norm.ppf((1 + LEVEL) / 2) * error
+    p = 2 * stats.norm.sf(abs(value) / error) if error > 0 else 1.0
+    return Difference(value, value - half, value + half, float(p))
+
+
+def _between(deviations: np.ndarray, clusters: np.ndarray) -> float:
+    """Variance of the sum of `deviations` (N,) of which those of one cluster go together."""
+    _, of = np.unique(clusters, return_inverse=True)
+    sums = np.bincount(of, deviations)
+    return float((sums**2).sum() * len(sums) / max(len(sums) - 1, 1))
+
+
 # Classifications
 
 

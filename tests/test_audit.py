@@ -11,7 +11,7 @@ import pytest
 from conftest import one_sentence
 from finished import finish
 
-from digitcnn import data, predictions
+from digitcnn import data, inference, predictions, runs
 from digitcnn.files import DigitcnnError
 from digitcnn.predictions import Predictions
 from digitcnn.report import audit, causes, edits
@@ -232,15 +232,15 @@ def test_a_network_answers_edited_pictures(sandbox, monkeypatch):
     assert causes.edited_gallery("mnist")[1] == []
     found = edits.remedied_answers("svhn")
     images = data.load("svhn", "test").images.numpy()
-    model = predictions.load("svhn")
+    model = inference.load("svhn")
     for code, edit in edits.REMEDIES.items():
-        wanted = predictions.probabilities(model, edit(images[3])[None]).argmax()
+        wanted = inference.probabilities(model, edit(images[3])[None]).argmax()
         assert found[code][3] == wanted and len(found[code]) == len(images)
     table = causes.remedied("svhn")
     assert list(table["code"]) == list(edits.REMEDIES)
     assert (table["before"] == predictions.predict("svhn", "svhn").wrong.sum()).all()
     assert not causes.confusions("mnist").top.flips.edited
-    assert set(edits.seeds("mnist")) == {"mnist"}
+    assert set(runs.trainings("mnist")) == {"mnist"}
 
 
 # The sample and its collection

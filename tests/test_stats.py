@@ -131,3 +131,51 @@ def test_mean_difference_of_pairs():
     found = stats.mean_difference(before, before + random.normal(0.1, 1, 2000))
     assert found.low < found.value < found.high and found.low < 0.1 < found.high
     assert found.high - found.low == pytest.approx(4 / 2000**0.5, rel=0.1)
+
+
+def test_samples_that_stand_alone_have_wilsons_interval():
+    values = np.random.default_rng(0).random(900) < 0.2
+    expected = stats.proportion(values.sum(), 900)
+    assert stats.clustered(values, np.arange(900)) == pytest.approx(expected, abs=2e-4)
+    assert stats.clustered(np.zeros(50), np.arange(50)).low == pytest.approx(0, abs=1e-12)
+
+
+def test_copies_of_a_sample_are_worth_one():
+    values = np.random.default_rng(1).random(200) < 0.3
+    once = stats.clustered(values, np.arange(200))
+    repeated = stats.clustered(np.repeat(values, 7), np.repeat(np.arange(200), 7))
+    assert repeated == pytest.approx(once, abs=1e-9)
+
+
+def test_a_stratified_difference_is_least_squares_with_an_intercept_a_stratum():
+    random = np.random.default_rng(2)
+    strata, values = random.integers(0, 6, 500), random.random(500)
+    exposed = random.random(500) < 0.1 + 0.12 * strata
+    columns = np.column_stack([~exposed, strata[:, None] == np.arange(6)]).astype(float)
+    expected = np.linalg.lstsq(columns, values, rcond=None)[0][0]
+    assert stats.stratified(values, exposed, strata, np.arange(500)).value == pytest.approx(
+        expected
+    )
+
+
+def test_intervals_of_clusters_hold_the_truth_as_often_as_they_say():
+    random = np.random.default_rng(3)
+    held = 0
+    for _ in range(300):
+        clusters = np.repeat(np.arange(120), 4)
+        own = random.normal(0, 0.2, 120)[clusters]  # what a cluster's samples have in common
+        strata = random.integers(0, 3, 120)[clusters]
+        exposed = (random.random(120) < 0.3 + 0.2 * np.arange(3)[random.integers(0, 3, 120)])[
+            clusters
+        ]
+        values = 0.3 * strata + own + np.where(exposed, 0.0, 0.1) + random.normal(0, 0.1, 480)
+        found = stats.stratified(values, exposed, strata, clusters)
+        held += found.low <= 0.1 <= found.high
+    assert 270 <= held <= 295
+    nothing = stats.stratified(values, np.zeros(480, bool), strata, clusters)
+    assert np.isnan(nothing.value) and nothing.p == 1
+
+
+def test_fishers_test_is_fishers():
+    assert stats.fisher(3, 4, 1, 4) == pytest.approx(0.4857, abs=1e-4)  # his tea, two-sided
+    assert stats.fisher(0, 10, 0, 20) == 1

@@ -12,12 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.cluster import HDBSCAN
-from sklearn.metrics import cohen_kappa_score, silhouette_score
+from sklearn.metrics import cohen_kappa_score
 
-from .. import data, files, predictions, stats, store
+from .. import division, files, predictions, stats, store
 from ..stats import Estimate, proportion
-from . import attributes, evaluation
+from . import evaluation
 
 FORM = ("flag", "foot", "bar", "open", "closed", "gap", "loop", "filled", "slanted", "between")
 PICTURE = ("cut", "neighbour", "blur", "low-contrast", "broken", "extra")
@@ -29,12 +28,42 @@ UNDECIDED, NO_DIGIT = "?", "-"
 CLUSTER = 30  # images that a cluster has at least
 
 
+def class_thresholds(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Mean probability of each class among the samples that carry its label, (10,).
+
+    The thresholds of confident learning (Northcutt et al. 2021, eq. 2). A class without samples
+    gets 1.
+    """
+    means = [
+        probabilities[labels == digit, digit].mean() if (labels == digit).any() else 1.0
+        for digit in range(probabilities.shape[1])
+    ]
+    return np.array(means)
+
+
+def label_issues(
+    probabilities: np.ndarray, labels: np.ndarray, thresholds: np.ndarray
+) -> np.ndarray:
+    """Whether a label is probably wrong, bool (N,): confident learning (Northcutt et al. 2021).
+
+    A sample counts for the most probable of the classes whose threshold its probability reaches
+    (their eq. 1, the confident joint); it is suspected if that class is not its label. The
+    probabilities have to be out of sample.
+    """
+    reaching = np.where(probabilities >= thresholds, probabilities, -1.0)
+    return (reaching.max(1) >= 0) & (reaching.argmax(1) != labels)
+
+
 def suspects(name: str) -> np.ndarray:
-    """Positions in the test split of probably wrong labels, by confident learning."""
+    """Positions in a test split of the labels that its model suspects (`label_issues`), sorted.
+
+    The temperature and the thresholds are fitted on the validation split. Which of the labels are
+    wrong, only looking can tell.
+    """
     validation, test = (predictions.predict(name, name, split) for split in ("validation", "test"))
     scaled = evaluation.calibrated(validation, test)
-    thresholds = attributes.class_thresholds(scaled.validation, validation.labels)
-    return np.flatnonzero(attributes.label_issues(scaled.test, test.labels, thresholds))
+    thresholds = class_thresholds(scaled.validation, validation.labels)
+    return np.flatnonzero(label_issues(scaled.test, test.labels, thresholds))
 
 
 @store.stored(
@@ -47,8 +76,12 @@ def sevens(name: str) -> dict[str, np.ndarray]:
     ``silhouette`` of those in a cluster (nan unless there are two or more); ``clusters`` (10,),
     how many each class falls into by the same rule (0: it holds together as one cloud).
     """
+    from sklearn.metrics import silhouette_score
+
+    from .. import inference
+
     p = predictions.predict(name, name)
-    features = predictions.features(name, name, "test", True)["features"]
+    features = inference.features(name, name, "test", True)["features"]
     found = [_clusters(features[p.labels == digit]) for digit in range(10)]
     inside = found[7] >= 0
     several = found[7].max(initial=-1) > 0
@@ -63,6 +96,8 @@ def sevens(name: str) -> dict[str, np.ndarray]:
 
 def _clusters(points: np.ndarray) -> np.ndarray:
     """HDBSCAN (Campello et al. 2013) of (n, d): the largest cluster 0, the next 1; none -1."""
+    from sklearn.cluster import HDBSCAN
+
     if len(points) < CLUSTER:
         return np.full(len(points), -1)
     labels = HDBSCAN(min_cluster_size=CLUSTER, copy=True).fit_predict(points)
@@ -86,7 +121,7 @@ def readings(name: str) -> pd.DataFrame:
     (int), ``label_wrong``, ``undecidable`` and ``no_digit`` (bool), as the codebook defines them.
     Raises `DigitcnnError` that names the line of an answer that the codebook does not know.
     """
-    known = data.labels(name).labels
+    known = division.labels(name).labels
     if files.profile() == "full" and path(name).is_file():
         frame = _parsed(name, len(known))
     else:

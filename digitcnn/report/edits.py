@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 from PIL import Image, ImageFilter
 from scipy import ndimage
 
-from .. import data, files, predictions, runs, store
-from ..training import predict_logits
+from .. import division, files, predictions, runs, store
 from . import attributes
+
+if TYPE_CHECKING:
+    from ..model import DigitCNN
 
 EDITS = "audit/edits.json"
 CONTROLS, SEED = 50, 42
@@ -153,7 +154,9 @@ def edited_answers(run: str) -> dict[str, np.ndarray]:
     ``index`` and ``edited`` (n,), and ``controls`` (n, `CONTROLS`): classes, int8.
     """
     made = edits() if files.profile() == "full" else []  # toy data are other pictures
-    images, model = data.pool("mnist").images, predictions.load(run)
+    from .. import inference
+
+    images, model = division.pool("mnist").images, inference.load(run)
     rows = []
     for edit in made:
         grey = images[edit.index, 0]
@@ -168,7 +171,7 @@ def edited_answers(run: str) -> dict[str, np.ndarray]:
 def pictures() -> dict[str, np.ndarray]:
     """Of each edit: ``before``, ``edited`` and a ``control``, uint8 (n, 3, 32, 32)."""
     made = edits() if files.profile() == "full" else []
-    images = data.pool("mnist").images
+    images = division.pool("mnist").images
     greys = [images[edit.index, 0] for edit in made]
     pairs = list(zip(greys, made, strict=True))
     found = {
@@ -182,14 +185,12 @@ def pictures() -> dict[str, np.ndarray]:
     }
 
 
-def _answers(model: torch.nn.Module, images: np.ndarray) -> np.ndarray:
+def _answers(model: DigitCNN, images: np.ndarray) -> np.ndarray:
+    import torch
+
+    from ..training import predict_logits
+
     return predict_logits(model, torch.from_numpy(images)).argmax(1).cpu().numpy()
-
-
-def seeds(name: str) -> list[str]:
-    """The trainings of a data set's main configuration that are there, the first seed first."""
-    main = [runs.get(run) for run in runs.registry() if runs.get(run).name == name]
-    return [run.id for run in main if not runs.stale(run)]
 
 
 class Flips(NamedTuple):
@@ -228,7 +229,8 @@ def flips(run: str) -> dict[tuple[int, int], Flips]:
 
 def flips_by_seed() -> pd.DataFrame:
     """`flips` of every training: ``run``, ``true``, ``predicted`` and the fields of `Flips`."""
-    rows = [(run, *pair, *found) for run in seeds("mnist") for pair, found in flips(run).items()]
+    every = {run: flips(run) for run in runs.trainings("mnist")}
+    rows = [(run, *pair, *found) for run, pairs in every.items() for pair, found in pairs.items()]
     return pd.DataFrame(rows, columns=["run", "true", "predicted", *Flips._fields])
 
 
@@ -271,7 +273,9 @@ REMEDIES = {"neighbour": cover_sides, "blur": sharpen, "low-contrast": stretch}
 )
 def remedied_answers(run: str) -> dict[str, np.ndarray]:
     """A class int8 (N,) for each test image of SVHN after each of `REMEDIES`, by its code."""
-    images, model = data.load("svhn", "test").images.numpy(), predictions.load(run)
+    from .. import data, inference
+
+    images, model = data.load("svhn", "test").images.numpy(), inference.load(run)
     return {
         code: np.concatenate(
             [

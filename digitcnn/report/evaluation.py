@@ -97,11 +97,6 @@ class Model:
     epochs: Count
 
 
-def seeds(name: str) -> list[str]:
-    """The trainings of a data set's main configuration, the first seed first."""
-    return [run.id for run in runs.registry().values() if run.name == name]
-
-
 def judged(p: Predictions) -> Judged:
     """Accuracy and macro averages of predictions."""
     precision, recall, f1, _ = metrics.precision_recall_fscore_support(
@@ -121,7 +116,9 @@ def model(name: str) -> Model:
     splits = ("test", "validation")
     first = {split: judged(predictions.predict(name, name, split)) for split in splits}
     every = {
-        split: Spread([(~predictions.predict(s, name, split).wrong).mean() for s in seeds(name)])
+        split: Spread(
+            (~predictions.predict(run, name, split).wrong).mean() for run in runs.trainings(name)
+        )
         for split in splits
     }
     about = results.record(name)
@@ -144,14 +141,15 @@ def summary() -> pd.DataFrame:
     columns = {}
     for name in TITLES:
         found = model(name)
+        every = f"{found.accuracy.count} trainings"
         columns[found.title] = {
-            f"test accuracy, {len(seeds(name))} trainings": found.accuracy,
+            f"test accuracy, {every}": found.accuracy,
             "test accuracy, seed 42": found.test.accuracy.full,
             "errors of test images, seed 42": Text(f"{found.test.errors} of {found.test.images}"),
             "macro precision": found.test.precision.full,
             "macro recall": found.test.recall.full,
             "macro F1": found.test.f1.full,
-            f"validation accuracy, {len(seeds(name))} trainings": found.validation_accuracy,
+            f"validation accuracy, {every}": found.validation_accuracy,
         }
     return pd.DataFrame(columns, dtype=object).rename_axis("measure")
 

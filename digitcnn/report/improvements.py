@@ -14,7 +14,7 @@ import pandas as pd
 from .. import predictions, runs, stats, store
 from ..predictions import Predictions, softmax
 from ..sources import TITLES
-from .evaluation import cross_entropy, seeds
+from .evaluation import cross_entropy
 from .values import Count, Points, Share, Spread
 
 # Sets of three views: (pixels to the right, pixels down, magnification).
@@ -72,7 +72,7 @@ def view_answers(run: str) -> dict[str, np.ndarray]:
 
 def ensemble(name: str, split: str = "test") -> Predictions:
     """The mean softmax of a data set's trainings, as logits (N, 10)."""
-    every = [predictions.predict(run, name, split) for run in seeds(name)]
+    every = [predictions.predict(run, name, split) for run in runs.trainings(name)]
     mean = np.mean([p.probabilities for p in every], axis=0)
     first = every[0]
     return Predictions(np.log(mean.clip(1e-12)), mean.argmax(1), first.labels, first.indices)
@@ -106,7 +106,7 @@ class Tried:
 
 def tried(name: str) -> Tried:
     """What the average of the trainings gains, and what as many views of one gain."""
-    trained = seeds(name)
+    trained = runs.trainings(name)
     every = {
         s: [predictions.predict(run, name, s) for run in trained] for s in ("validation", "test")
     }

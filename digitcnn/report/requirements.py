@@ -80,12 +80,11 @@ REQUIREMENTS = tuple(
                 "sec-eval-errors fig-eval-errors-mnist fig-eval-errors-svhn",
             ),
             (
-                "Why: errors sorted by measured causes, with a control",
+                "Why: what errors have in common, with a control",
                 "sec-eval-causes tbl-eval-definitions fig-eval-causes tbl-eval-causes-mnist "
                 "tbl-eval-causes-svhn",
             ),
-            ("Examples of each cause", "fig-eval-causes-mnist fig-eval-causes-svhn"),
-            ("Probable label errors", "sec-eval-labels fig-eval-labels"),
+            ("Labels in doubt", "sec-eval-labels fig-eval-labels"),
             ("Confusion matrices of both models", "sec-eval-confusion fig-eval-confusion"),
             ("The most confused pairs, with examples", "fig-eval-pairs"),
             (

@@ -1,0 +1,155 @@
+"""Difficulty without labels: how much of the gap between the data sets what is seen accounts for.
+
+The attributes see neither the label nor the network and were fixed before (`attributes`); what they
+account for is an association of groups of images, not what changing the images would bring.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from .. import division, predictions, runs, stats, store
+from ..stats import Comparison, Estimate
+from . import attributes
+from .origin_errors import Group, errors, group
+
+PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)  # inverse strengths of the probe's penalty that are tried
+
+
+class Gap(NamedTuple):
+    """The gap between the error rates of SVHN and MNIST on test, and what attributes account for.
+
+    Rates are means over the trained main runs, in [0, 1], with intervals of the images (bootstrap).
+
+    Attributes:
+        mnist, svhn: error rates.
+        standardised: SVHN's, were its images with each combination of attributes as frequent as
+            MNIST's are: direct standardisation.
+        accounted: share of the gap that this takes away.
+        alike: share of the SVHN images that have a combination that at least one MNIST image has.
+        covered: share of the MNIST images that have one that an SVHN image has; standardised over
+            these.
+        each: ``accounted`` by seed, for the seeds of which both runs are trained.
+    """
+
+    mnist: Estimate
+    svhn: Estimate
+    standardised: Estimate
+    accounted: Estimate
+    alike: float
+    covered: float
+    each: dict[int, float]
+
+
+def gap(chosen: tuple[str, ...] = tuple(attributes.ATTRIBUTES)) -> Gap:
+    """How much of the gap the `chosen` attributes account for, on the test splits."""
+    weights = 1 << np.arange(len(chosen))
+    strata = {n: attributes.of_images(n)[list(chosen)].to_numpy() @ weights for n in runs.DATA}
+    wrong = {n: errors(n) for n in runs.DATA}
+    cells = 1 << len(chosen)
+
+    def rates(counts: dict[str, np.ndarray]) -> tuple[np.ndarray, ...]:
+        """From counts (…, cells, runs + 1) by how many runs misread an image."""
+        sizes = {n: each.sum(-1) for n, each in counts.items()}
+        missed = {
+            n: (each * np.linspace(0, 1, each.shape[-1])).sum(-1) for n, each in counts.items()
+        }
+        share = np.where(sizes["svhn"] > 0, sizes["mnist"], 0)
+        by_cell = missed["svhn"] / np.maximum(sizes["svhn"], 1)
+        standardised = (share * by_cell).sum(-1) / share.sum(-1)
+        plain = [missed[n].sum(-1) / sizes[n].sum(-1) for n in ("mnist", "svhn")]
+        between = np.where(plain[1] != plain[0], plain[1] - plain[0], np.nan)
+        return *plain, standardised, (plain[1] - standardised) / between
+
+    def counted(name: str, found: list[np.ndarray]) -> np.ndarray:
+        each = len(found) + 1
+        codes = strata[name] * each + np.sum(found, axis=0, dtype=int)
+        return np.bincount(codes, minlength=cells * each).reshape(cells, each)
+
+    counts = {n: counted(n, list(wrong[n].values())) for n in runs.DATA}
+    drawn = rates({n: stats.resampled(each) for n, each in counts.items()})
+    values = [stats.percentiles(v, d) for v, d in zip(rates(counts), drawn, strict=True)]
+    present = {n: np.bincount(strata[n], minlength=cells) > 0 for n in runs.DATA}
+    seeds = {n: {runs.get(run).seed: wrong[n][run] for run in runs.trainings(n)} for n in runs.DATA}
+    return Gap(
+        *values,
+        float(present["mnist"][strata["svhn"]].mean()),
+        float(present["svhn"][strata["mnist"]].mean()),
+        {
+            seed: float(rates({n: counted(n, [seeds[n][seed]]) for n in runs.DATA})[-1])
+            for seed in seeds["mnist"]
+            if seed in seeds["svhn"]
+        },
+    )
+
+
+def associations(name: str, split: str = "test") -> pd.DataFrame:
+    """`attributes.table` of the errors of a data set's first main run on its own split."""
+    wrong = predictions.predict(runs.MAIN[name].id, name, split).wrong
+    return attributes.table(attributes.of_images(name, split), wrong)
+
+
+# What the features say
+
+
+@store.stored(
+    lambda run: f"difficulty/probe-{run}",
+    lambda run: [
+        store.weights(run),
+        *(store.images(runs.get(run).data, split) for split in ("validation", "test")),
+    ],
+)
+def probe_answers(run: str) -> dict[str, np.ndarray]:
+    """What a linear probe of a run's features answers on its test split: ``answer`` uint8 (N,).
+
+    Multinomial logistic regression on the standardised features (Alain and Bengio 2016, arXiv
+    1610.01644), fitted on the validation images, which the features were not learned from, with
+    the inverse ``strength`` of its penalty chosen from `PENALTIES` by cross-validation there.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    from .. import inference
+
+    name = runs.get(run).data
+    learned = inference.features(run, name, "validation")["features"]
+    scaled = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    strengths = {"logisticregression__C": PENALTIES}
+    probe = GridSearchCV(scaled, strengths, scoring="neg_log_loss", cv=5)
+    probe.fit(learned, division.labels(name).labels[division.split_indices(name)["validation"]])
+    answer = probe.predict(inference.features(run, name, "test")["features"])
+    return {"answer": answer.astype(np.uint8), "strength": [*probe.best_params_.values()]}
+
+
+class Probe(NamedTuple):
+    """A linear probe of the features against the network's own output layer, on the test split.
+
+    Attributes:
+        own, probe: errors.
+        comparison: own before, the probe after.
+        regained: share of the own errors that the probe reads rightly: those that the features
+            still tell apart for a reader of their own.
+    """
+
+    own: Group
+    probe: Group
+    comparison: Comparison
+    regained: Estimate
+
+
+def probe(run: str) -> Probe:
+    """What a linear probe reads from a main run's features on its own test split."""
+    found = predictions.predict(run, runs.get(run).data)
+    probed = probe_answers(run)["answer"] != found.labels
+    regained = (found.wrong & ~probed).sum()
+    return Probe(
+        group(found.wrong),
+        group(probed),
+        stats.mcnemar(found.wrong, probed),
+        stats.proportion(regained, found.wrong.sum()),
+    )
