@@ -153,6 +153,24 @@ def test_clusters_are_found_where_there_are_two_and_not_in_one_cloud():
     assert (audit._clusters(cloud[:10]) == -1).all()
 
 
+@pytest.mark.parametrize(("name", "looked_at"), [("mnist", None), ("svhn", 200)])
+def test_the_kept_readings_cover_the_sample(monkeypatch, name, looked_at):
+    monkeypatch.setenv("DIGITCNN_PROFILE", "full")
+    monkeypatch.setenv("DIGITCNN_TRAIN", "never")
+    monkeypatch.delenv("DIGITCNN_ROOT", raising=False)
+    if runs.stale(runs.get(name)):
+        pytest.skip(f"{name} is not trained yet")
+    frame = audit.readings(name)
+    errors = int(predictions.predict(name, name).wrong.sum())
+    assert audit.of_errors(name).read == (looked_at or errors)
+    assert audit.of_suspects(name).read == len(audit.suspects(name))
+    parts = [why for reasons in frame["reasons"] for why in reasons.split()]
+    assert parts.count("correct") == 100
+    training = {why: parts.count(why) for why in parts if why.startswith("train-")}
+    assert list(training.values()) == [100] * 4
+    assert audit.agreement(name)["kappa"].iloc[0] > 0.6
+
+
 # Edits
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from .. import files, predictions
-from ..stats import Estimate, proportion
+from ..stats import Estimate, proportion, ratio
 from . import edits, evaluation
 from .audit import Verdicts, answers, has, readings, reason, verdicts
 
@@ -140,9 +140,11 @@ def remedied(run: str = "svhn") -> pd.DataFrame:
     """What each of `edits.REMEDIES` does to photographs with and without the code it is meant for.
 
     Columns: ``code``; ``mended``, share of the errors looked at, with the code, that the network
-    reads right after the edit; ``mended_without``, the same of those without it; ``broken``, share
-    of all correctly read test images that it then gets wrong (each an `Estimate`); ``before`` and
-    ``after``, errors in the whole test split when every image is edited.
+    reads right after the edit; ``mended_without``, the same of those without it; ``ratio`` of the
+    two (above 1 if the edit mends by what it is meant for, and not by any change of an image that
+    is hard to tell); ``broken``, share of all correctly read test images that it then gets wrong
+    (each an `Estimate`); ``before`` and ``after``, errors in the whole test split when every image
+    is edited.
     """
     p, edited = predictions.predict(run, "svhn"), edits.remedied_answers(run)
     frame = answers("svhn", run)
@@ -152,11 +154,13 @@ def remedied(run: str = "svhn") -> pd.DataFrame:
     for code in edits.REMEDIES:
         after, coded = edited[code] != p.labels, has(frame, code)
         mended = ~after[at]
+        shares = (mended[coded].sum(), coded.sum()), (mended[~coded].sum(), (~coded).sum())
         rows.append(
             {
                 "code": code,
-                "mended": proportion(mended[coded].sum(), coded.sum()),
-                "mended_without": proportion(mended[~coded].sum(), (~coded).sum()),
+                "mended": proportion(*shares[0]),
+                "mended_without": proportion(*shares[1]),
+                "ratio": ratio(*shares[0], *shares[1]),
                 "broken": proportion(after[~p.wrong].sum(), (~p.wrong).sum()),
                 "before": int(p.wrong.sum()),
                 "after": int(after.sum()),
