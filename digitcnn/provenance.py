@@ -20,7 +20,6 @@ from typing import NamedTuple
 from . import files, reach
 
 RECORD = "record.json"
-LEFT_OUT = "left-out.json"  # of a submission, which holds neither all models nor all results
 PAGES = ("execute-results/html.json", "execute-results/typ.json")  # a file per format
 # Frozen from the grid of 24 November, whose runs are no longer registered. These chapters count as
 # whole and are rendered from their frozen text; nothing executes, thaws or deletes them, also when
@@ -145,15 +144,6 @@ def read_record(folder: Path) -> dict:
     return about if seal == files.fingerprint(about) else {}
 
 
-def left_out() -> dict[str, str]:
-    """The digests of the files that a submission was packed without, by path; elsewhere none.
-
-    So what is absent because it was left out does not count as changed.
-    """
-    path = files.project_root() / LEFT_OUT
-    return files.read_json(path, "unpack the submission again") if path.is_file() else {}
-
-
 def options_digest() -> str:
     """Digest of the options in Quarto's configuration that say how cells are executed."""
     import yaml
@@ -216,7 +206,7 @@ def changes(document: str, folder: Path | None = None) -> list[str]:
         if (current := module_digest(name)) != digest:
             found.append(f"digitcnn/{name.replace('.', '/')}.py {_how(current)}")
     for name, digest in about["files"].items():
-        current = file_digest(files.project_root() / name) or left_out().get(name)
+        current = file_digest(files.project_root() / name) or files.left_out().get(name)
         if current != digest:
             found.append(f"{name} {_how(current)}")
     return found + [f"{name} has another version" for name in other_libraries(about)]

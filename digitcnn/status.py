@@ -47,22 +47,11 @@ def state(run: RunConfig) -> str:
         why = reason(run)
     except DigitcnnError:
         return "damaged"
-    if not why or _left_out(run):
+    if not why:
         return "current"
     done = saved_epoch(run)
     unfinished = f", {done}/{run.epochs} epochs saved" if done else ""
     return (why if "missing" in why else f"stale: {why}") + unfinished
-
-
-def _left_out(run: RunConfig) -> bool:
-    """Whether a run lacks nothing but what a submission was packed without, and fits the code."""
-    known = provenance.left_out()
-    parts = [runs.weights_path(run)] if runs.keeps_weights(run) else []
-    parts += [runs.answers_path(run), runs.record_path(run)]
-    parts += [runs.metrics_path(run, split) for split in ("train", *run.held_out)]
-    if not known or not all(path.is_file() or files.shown(path) in known for path in parts):
-        return False
-    return not runs.differences(runs.read_record(run)["ingredients"], runs.ingredients(run))
 
 
 def saved_epoch(run: RunConfig) -> int:

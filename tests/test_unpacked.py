@@ -9,16 +9,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import one_sentence
 from finished import finish
 
-from digitcnn import files, provenance, runs, status
+from digitcnn import checkpoints, files, provenance, runs, status
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 import archive  # noqa: E402
 
 
-def test_what_was_left_out_does_not_count_as_changed(sandbox):
+def test_what_was_left_out_does_not_count_as_changed(sandbox, monkeypatch):
     run = finish("svhn-s43")
     path = runs.weights_path(run)
     relative = path.relative_to(sandbox).as_posix()
@@ -41,9 +42,21 @@ def test_what_was_left_out_does_not_count_as_changed(sandbox):
     path.unlink()
     assert provenance.changes("chapters/x") == [f"{relative} is missing"]
     assert status.state(run) == "weights missing"
-    files.write_json(sandbox / provenance.LEFT_OUT, known)
+    files.write_json(sandbox / files.LEFT_OUT, known)
     assert provenance.changes("chapters/x") == [] and status.state(run) == "current"
-    files.write_json(sandbox / provenance.LEFT_OUT, {relative: "another"})
+    # Answers that had no room: metrics are read, nothing is trained, and the sentence is true.
+    gone = runs.answers_path(run)
+    known[gone.relative_to(sandbox).as_posix()] = provenance.file_digest(gone)
+    gone.unlink()
+    monkeypatch.setenv("DIGITCNN_TRAIN", "never")
+    with pytest.raises(files.DigitcnnError, match="never"):
+        checkpoints.history(run)
+    files.write_json(sandbox / files.LEFT_OUT, known)
+    assert status.state(run) == "current" and len(checkpoints.history(run)["train"]) == run.epochs
+    with pytest.raises(files.DigitcnnError, match="was left out of this submission") as caught:
+        checkpoints.answers(run)
+    one_sentence(caught.value)
+    files.write_json(sandbox / files.LEFT_OUT, {relative: "another"})
     assert provenance.changes("chapters/x") == [f"{relative} changed"]
     # The profile that brings the name says nothing of how cells are executed.
     before = provenance.options_digest()
@@ -78,3 +91,14 @@ def test_make_report_works_in_the_unpacked_archive_without_data(tmp_path):
     assert "To execute" not in done.stdout and "Report ready" in done.stdout
     (pdf,) = (tmp_path / "project" / "_book").glob("*.pdf")
     assert "Ada" in pypdf.PdfReader(pdf).pages[0].extract_text()
+
+
+@pytest.mark.slow
+def test_the_project_as_it_is_fits_a_mail():
+    """With the largest PDF and notebook that were seen; `make submission` measures its own."""
+    if provenance.OLD_GRID:
+        pytest.skip("frozen from the grid of 24 November")
+    beside = 6_500_000
+    day = datetime.date(2025, 3, 9)
+    sources, _ = archive.project("Ada (roll number 1)", day, beside)
+    assert len(archive.zipped("x", sources, day)) + beside <= 18_000_000

@@ -104,13 +104,13 @@ def project(author: str, day: datetime.date, beside: int) -> tuple[dict[str, byt
     """The project's files as they are packed, by their path, and the paths of what is left out.
 
     Whose it is stands in `_quarto.yml`, and the digests of all that is left out in
-    `provenance.LEFT_OUT`, so that nothing counts as changed for being absent.
+    `files.LEFT_OUT`, so that nothing counts as changed for being absent.
 
     Args:
         beside: bytes that the archive holds beside them.
     """
     packed = packable()
-    known = provenance.left_out()
+    known = files.left_out()
     main = {runs.weights_path(run).name for run in runs.MAIN.values()}
     out = [w for w in packed if w.startswith("models/") and Path(w).name not in main]
     sizes = {where: packed_size(content) for where, content in packed.items()}
@@ -127,7 +127,7 @@ def project(author: str, day: datetime.date, beside: int) -> tuple[dict[str, byt
         known[where] = digest(packed[where])
         packed[where.removesuffix(SCRIPT) + "_js.txt"] = packed.pop(where)
     packed["_quarto.yml"] = named(packed["_quarto.yml"].decode(), author, day).encode()
-    packed[provenance.LEFT_OUT] = (json.dumps(known, indent=1, sort_keys=True) + "\n").encode()
+    packed[files.LEFT_OUT] = (json.dumps(known, indent=1, sort_keys=True) + "\n").encode()
     return packed, [where for where in known if where not in packed and not where.endswith(SCRIPT)]
 
 
