@@ -113,7 +113,7 @@ def packed(project, tmp_path_factory):
     said = done.stdout.decode("latin-1").splitlines()
     assert [line[:5] for line in said if line.startswith("[")] == [f"[{n}/5]" for n in range(1, 6)]
     last = r"Zoë O\?Neil-Müller Jr\.M23_CS-001\.zip: \d+\.\d MB, fits a mail; left out: the data "
-    last += r"sets, the web pages, 1 models of further runs \(their digests are in it\)\."
+    last += r"sets, the web pages, 1 model of further runs \(their digests are in it\)\."
     assert re.fullmatch(last, said[-1]), said[-1]
     target = tmp_path_factory.mktemp("elsewhere")
     with zipfile.ZipFile(project / f"{STEM}.zip") as book:
@@ -258,7 +258,10 @@ def test_what_does_not_fit_is_left_out_answers_first(project):
             done = run(project, LIMIT=str(base + limit))
             assert done.returncode == 0, done.stderr.decode()
             last = done.stdout.decode().splitlines()[-1]
-            assert f"and {expected} stored results (their digests are in it)" in last
+            assert (
+                f"and {expected} stored result{'s' * (expected > 1)} (their digests are in it)"
+                in last
+            )
             assert ("fits a mail" if limit > 100_000 else "too large for a mail") in last
             with zipfile.ZipFile(project / f"{STEM}.zip") as book:
                 names = {name.removeprefix(f"{STEM}/project/") for name in book.namelist()}

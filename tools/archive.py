@@ -145,8 +145,8 @@ def words(left_out: list[str]) -> str:
     """What is left out beside what always is, in words."""
     models = sum(where.startswith("models/") for where in left_out)
     results = len(left_out) - models
-    found = [f"{models} models of further runs"] * bool(models)
-    found += [f"{results} stored results"] * bool(results)
+    found = [f"{models} model{'s' * (models > 1)} of further runs"] * bool(models)
+    found += [f"{results} stored result{'s' * (results > 1)}"] * bool(results)
     return f", {' and '.join(found)} (their digests are in it)" if found else ""
 
 
