@@ -29,8 +29,8 @@ pd.DataFrame({TITLES[name]: scores(truth[name], said[name]) for name in NAMES}).
 # ### Misclassified examples of each class
 #
 # A row a class, up to eight errors, the most confident first. The title says label → answer. Many
-# of MNIST's are written so that people would hesitate too; SVHN's are often blurred, of low
-# contrast, or show more than one digit. The report's chapter 3 counts such causes and tests them.
+# of MNIST's are written so that people would hesitate too; SVHN's are often blurred or of low
+# contrast, and some labels are doubtful. The report's chapter 3 counts such causes and tests them.
 
 # %%
 for name in NAMES:
