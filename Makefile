@@ -5,13 +5,15 @@ full := @$(PYTHON) tools/environment.py full
 digitcnn := .venv/bin/digitcnn
 
 .DEFAULT_GOAL := help
-.PHONY: help report preview data train demo test test-all quick notebooks submission clean
+.PHONY: help report preview data train demo test test-all quick submission clean
 
 # As they were typed: make would carry out a $(…) in them.
 override NAME := $(if $(filter command,$(origin NAME)),$(value NAME))
 override ROLL := $(if $(filter command,$(origin ROLL)),$(value ROLL))
+override DATE := $(if $(filter command,$(origin DATE)),$(value DATE))
+override DRAFT := $(if $(filter command,$(origin DRAFT)),$(value DRAFT))
 override ONE := $(if $(filter command,$(origin ONE)),$(value ONE))
-export NAME ROLL ONE
+export NAME ROLL DATE DRAFT ONE
 
 help:     ## list these targets
 	@sed -n 's/^\([a-z-]*\): *## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -46,16 +48,12 @@ test-all: ## every test, those that kill processes and run whole pools too
 quick:    ## everything from nothing on toy data, into _quick/, in minutes (CHAPTER=05: that alone)
 	@$(PYTHON) tools/report.py quick $(CHAPTER)
 
-notebooks: ## each chapter as an executed Jupyter notebook, into notebooks/
-	$(full)
-	@.venv/bin/python tools/notebooks.py
-
 submission: ## NAME.ROLL.zip to hand in: make submission NAME="Ada Lovelace" ROLL=M23-001
 	$(full)
-	@.venv/bin/python tools/submission.py "$$NAME" "$$ROLL"
+	@.venv/bin/python tools/submission.py "$$NAME" "$$ROLL" "$$DATE" "$$DRAFT"
 
-clean:    ## remove what can be made again: _book, _quick, notebooks, Python's caches
-	@rm -rf _book _book.* _quick _freeze.new _render.log .quarto site_libs notebooks
+clean:    ## remove what can be made again: _book, _quick, Python's caches
+	@rm -rf _book _book.* _quick _freeze.new _render.log .quarto site_libs
 	@rm -rf .pytest_cache .ruff_cache .hypothesis chapters/*_files index_files
 	@rm -f index.html index.typ index.pdf references.html chapters/*.html
 	@find digitcnn tools tests -name __pycache__ -prune -exec rm -rf {} +

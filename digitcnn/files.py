@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PROFILES = ("full", "quick")
+LEFT_OUT = "left-out.json"  # of a submission, which holds neither all models nor all results
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,79}")
 
 
@@ -99,6 +100,17 @@ def shown(path: Path) -> str:
         return path.resolve().relative_to(project_root()).as_posix()
     except ValueError:
         return str(path)
+
+
+def left_out() -> dict[str, str]:
+    """The digests of the files that a submission was packed without, by path; elsewhere none."""
+    path = project_root() / LEFT_OUT
+    return read_json(path, "unpack the submission again") if path.is_file() else {}
+
+
+def has(path: Path) -> bool:
+    """Whether a file is there, or absent only because the submission was packed without it."""
+    return path.is_file() or shown(path) in left_out()
 
 
 def checked_name(name: str, what: str) -> str:

@@ -153,7 +153,7 @@ def options_digest() -> str:
         about = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
         formats = about.get("format")
         formats = formats if isinstance(formats, dict) else {}
-        found[path.name] = {
+        options = {
             "options": {k: about[k] for k in sorted(about) if _executes(k)},
             "formats": {
                 name: {k: own[k] for k in sorted(own) if _executes(k)}
@@ -161,6 +161,8 @@ def options_digest() -> str:
                 if isinstance(own, dict)
             },
         }
+        if any(options.values()):  # a submission's profile has none
+            found[path.name] = options
     return files.fingerprint(found)
 
 
@@ -204,7 +206,8 @@ def changes(document: str, folder: Path | None = None) -> list[str]:
         if (current := module_digest(name)) != digest:
             found.append(f"digitcnn/{name.replace('.', '/')}.py {_how(current)}")
     for name, digest in about["files"].items():
-        if (current := file_digest(files.project_root() / name)) != digest:
+        current = file_digest(files.project_root() / name) or files.left_out().get(name)
+        if current != digest:
             found.append(f"{name} {_how(current)}")
     return found + [f"{name} has another version" for name in other_libraries(about)]
 

@@ -66,6 +66,11 @@ def answers(run: str | RunConfig) -> dict[str, np.ndarray]:
     """
     run = runs.get(run)
     about, path = record(run), runs.answers_path(run)
+    if not path.is_file():  # else `record` would have trained it
+        raise DigitcnnError(
+            f"{files.shown(path)} was left out of this submission: `digitcnn train {run.id}` makes "
+            "it again, after it was deleted from left-out.json."
+        )
     try:
         with np.load(io.BytesIO(files.noted(path).read_bytes()), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}

@@ -527,7 +527,7 @@ def stale(run: RunConfig) -> str:
     """Why a run has to be trained: ``missing``, what changed, or an empty string if current."""
     parts = [record_path(run), answers_path(run)]
     parts += [metrics_path(run, split) for split in ("train", *run.held_out)]
-    if not all(path.is_file() for path in parts):
+    if not all(files.has(path) for path in parts):
         return "missing"
     if not has_manifest(run.data):
         return "data not read yet"
@@ -541,7 +541,7 @@ def stale(run: RunConfig) -> str:
 def reason(run: RunConfig) -> str:
     """Why a run has to be trained, missing weights included; empty if it is current."""
     why = stale(run)
-    if not why and keeps_weights(run) and not weights_path(run).is_file():
+    if not why and keeps_weights(run) and not files.has(weights_path(run)):
         if read_record(run).get("diverged") is None:  # else there is nothing to keep
             return "weights missing"
     return why

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import one_sentence
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
@@ -230,3 +232,64 @@ def test_two_renders_at_once_take_turns(environment, monkeypatch, capsys):
         thread.join()
     assert sorted(most) == [0] * 6 + [1] * 3
     assert "another process is at work" in capsys.readouterr().out
+
+
+def test_a_cpu_torch_that_is_there_keeps_cuda_out(environment, tmp_path):
+    """Seen in pip itself: an installed 2.15.0+cpu satisfies the pin of 2.15.0, hash or not."""
+    (tmp_path / "full.txt").write_text((ROOT / "requirements/full.txt").read_text("utf-8"))
+    whole = set(versions(tmp_path / "full.txt"))
+    environment.create()
+    (environment.VENV / "lib/python3/site-packages/torch-2.15.0+cpu.dist-info").mkdir()
+    environment.ensure("full")
+    assert environment.installed == ["without-cuda"]
+    left_out = whole - set(versions(environment.VENV / "without-cuda.txt"))
+    assert {"nvidia-cublas", "nvidia-cudnn-cu13", "cuda-toolkit", "triton"} <= left_out
+    assert all(re.match("nvidia-|cuda-|triton$", name) for name in left_out)
+
+
+@pytest.mark.parametrize("name", ["report", "full"])
+def test_windows_itself_is_told_of_wsl_in_one_sentence(environment, monkeypatch, name):
+    monkeypatch.setitem(sys.modules, "fcntl", None)  # as there, it cannot be imported
+    with pytest.raises(environment.SetupError, match="wsl --install") as caught:
+        environment.ensure(name)
+    assert one_sentence(caught.value) and environment.installed == []
+
+
+def test_an_intel_mac_gets_the_report_and_is_told_of_the_rest(environment, monkeypatch):
+    monkeypatch.setattr(environment.sys, "platform", "darwin")
+    monkeypatch.setattr(environment.platform, "machine", lambda: "x86_64")
+    environment.ensure("report")
+    with pytest.raises(environment.SetupError, match="Macs with Intel") as caught:
+        environment.ensure("full")
+    assert one_sentence(caught.value) and environment.installed == ["report"]
+    monkeypatch.setattr(environment.platform, "machine", lambda: "arm64")
+    environment.ensure("full")
+
+
+def test_musl_is_named_before_anything_is_downloaded(environment, monkeypatch):
+    soabi = "cpython-312-x86_64-linux-musl"
+    monkeypatch.setattr(environment.sysconfig, "get_config_var", lambda name: soabi)
+    with pytest.raises(environment.SetupError, match="musl") as caught:
+        environment.ensure("report")
+    assert one_sentence(caught.value) and environment.installed == []
+
+
+def test_readme_names_the_locked_torch():
+    full = versions(ROOT / "requirements" / "full.txt")
+    readme = (ROOT / "README.md").read_text("utf-8")
+    for name in ("torch", "torchvision"):
+        assert set(re.findall(rf"\b{name}==([\d.]+)", readme)) == full[name]
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "utf-8"])
+def test_no_encoding_of_the_terminal_stops_a_command(encoding):
+    code = (
+        "import sys; sys.path.insert(0, 'tools'); import environment; environment.any_encoding();"
+        "print('José, 小龍 …'); print('José, 小龍 …', file=sys.stderr);"
+        "import os, subprocess; subprocess.run([sys.executable, '-c', 'print(chr(0x2026))'])"
+    )
+    variables = {**os.environ, "PYTHONIOENCODING": encoding}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True)
+    assert done.returncode == 0 and b"Traceback" not in done.stderr
+    assert done.stdout.startswith(b"Jos") and len(done.stdout.splitlines()) == 2

@@ -12,11 +12,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import platform
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
 from pathlib import Path
 
@@ -28,6 +30,7 @@ NEEDS = {  # title, estimate, free disk in GB
     "report": ("the report's renderer", "about 20 s", 0.5),
     "full": ("the full environment", "2 to 10 minutes, about 3 GB to download on Linux", 10),
 }
+CUDA = r"(?m)^(nvidia-|cuda-|triton==).*\n(    .*\n?)*"  # what torch needs of it, in a lock
 QUARTO_LIMIT, QUARTO_RETRY = 120, 24 * 3600  # seconds
 
 
@@ -40,21 +43,57 @@ def lock_file(name: str) -> Path:
     return ROOT / "requirements" / (name + ".txt")
 
 
+def any_encoding() -> None:
+    """Let no terminal's encoding stop a command: what it cannot show becomes a question mark."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    if "PYTHONIOENCODING" in os.environ:  # of the commands that are started from here
+        encoding = os.environ["PYTHONIOENCODING"].partition(":")[0]
+        os.environ["PYTHONIOENCODING"] = encoding + ":replace"
+
+
 def ensure(name: str) -> Path:
     """Make `.venv` hold a set of packages and this project; return its Python."""
     if name not in NEEDS:
-        raise SetupError("There is no environment %r: choose report or full." % name)
+        raise SetupError("There is no environment %r: choose %s." % (name, ", ".join(NEEDS)))
     if sys.version_info < (3, 11):
         raise SetupError(
             "Python 3.11 or newer is needed and this is %s: run `make PYTHON=python3.12 …` with "
             "the name of a newer one." % sys.version.split()[0]
         )
+    why = unfit(name)
+    if why:
+        raise SetupError(why)
+    unpack_scripts()
     if is_current(name):
         return PYTHON
     with only_one():
         if not is_current(name):  # another process may have done it meanwhile
             install(name)
     return PYTHON
+
+
+def unfit(name: str) -> str:
+    """Why this machine cannot have a set of packages, with what to do; empty if it can."""
+    if name == "full" and sys.platform == "darwin" and platform.machine() == "x86_64":
+        return (
+            "PyTorch is no longer made for Macs with Intel processors: `make report` works here, "
+            "everything else needs another machine (README, Other machines)."
+        )
+    if "musl" in (sysconfig.get_config_var("SOABI") or ""):
+        return (
+            "The packages are made for Linux with glibc, and this one, Alpine for example, has "
+            "musl: use a container of Debian or Ubuntu (README, Other machines)."
+        )
+    return ""
+
+
+def unpack_scripts() -> None:
+    """Give the scripts of an unpacked submission their names back, which no mail takes."""
+    for folder in ("digitcnn", "_freeze"):
+        for path in (ROOT / folder).rglob("*_js.txt"):
+            path.rename(path.with_name(path.name[: -len("_js.txt")] + ".js"))
 
 
 def is_current(name: str) -> bool:
@@ -85,8 +124,13 @@ def stamp_text(name: str) -> str:
 @contextlib.contextmanager
 def only_one(name: str = "environment"):
     """Let one process work at a time; the lock dies with the process that holds it."""
-    import fcntl
-
+    try:
+        import fcntl
+    except ImportError:
+        raise SetupError(
+            "Windows itself is not supported: install WSL with `wsl --install`, open its terminal, "
+            "and type the same command there (README, Other machines)."
+        ) from None
     with (ROOT / f".{name}.lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -106,12 +150,17 @@ def install(name: str) -> None:
     began = time.monotonic()
     if not usable():
         create()
-    total = len(re.findall(r"^[a-z0-9].*==", lock_file(name).read_text(), re.MULTILINE))
+    chosen = lock_file(name)
+    lock = chosen.read_text()
+    if any(VENV.glob("lib/python*/site-packages/torch-*+cpu.dist-info")):
+        lock, chosen = re.sub(CUDA, "", lock), VENV / "without-cuda.txt"
+        chosen.write_text(lock)
+    total = len(re.findall(r"^[a-z0-9].*==", lock, re.MULTILINE))
     print(f"Setting up {title} in .venv ({estimate}) …", flush=True)
     stamp(name).unlink(missing_ok=True)
     command = [PYTHON, "-m", "pip", "install", "--require-hashes", "--only-binary", ":all:"]
     command += ["--no-input", "--progress-bar", "off", "--disable-pip-version-check"]
-    status = run_logged([*command, "--requirement", lock_file(name)], total)
+    status = run_logged([*command, "--requirement", chosen], total)
     if status:
         raise SetupError(why_pip_failed(title))
     install_project()
@@ -278,6 +327,7 @@ def run_until(command: list, deadline: float, temporary: Path) -> bool:
 
 def main(arguments: list) -> int:
     """Set up what the command line names."""
+    any_encoding()
     if len(arguments) != 1 or arguments[0] not in NEEDS:
         print(__doc__, file=sys.stderr)
         return 2

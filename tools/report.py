@@ -43,6 +43,7 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 def main(arguments: list) -> int:
     """Do what the command line asks for; return the exit status."""
+    environment.any_encoding()
     tasks = {"report": report, "quick": quick, "preview": preview}
     task, *chosen = arguments or ["report"]
     if task not in tasks or len(chosen) > (task != "preview"):
@@ -99,17 +100,22 @@ def report(document: str = "") -> None:
     if document:
         environment.ensure("full")
         step("execute.py", ROOT, document, **READING)
-    if stale := stale_documents():
-        names = ", ".join(stale[:3]) + (f" and {len(stale) - 3} more" if len(stale) > 3 else "")
-        print(f"To execute: {names}, in the full environment.")
-        environment.ensure("full")
-        step("execute.py", ROOT, **READING)
+    freshen()
     render(ROOT, quarto, FRESH, **READING)
     html, pdf = check(FRESH)
     if BOOK.exists():
         BOOK.rename(PREVIOUS)
     FRESH.rename(BOOK)
     announce("Report", [BOOK / html, BOOK / pdf], began)
+
+
+def freshen() -> None:
+    """Execute the chapters that are stale."""
+    if stale := stale_documents():
+        names = ", ".join(stale[:3]) + (f" and {len(stale) - 3} more" if len(stale) > 3 else "")
+        print(f"To execute: {names}, in the full environment.", flush=True)
+        environment.ensure("full")
+        step("execute.py", ROOT, **READING)
 
 
 def stale_documents() -> list:

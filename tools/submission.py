@@ -1,119 +1,139 @@
 """Pack what is handed in: `make submission NAME="Ada Lovelace" ROLL=M23-001`.
 
-    python tools/submission.py NAME ROLL
+    python tools/submission.py NAME ROLL [DATE [DRAFT]]
 
-Checks everything that it packs first, and stops with a list if anything is missing. The same
-input gives the same bytes. Data sets, environments and other people's names are never packed.
+Makes what is missing or stale, training excepted, and packs the PDF with name, roll number and date
+on its first page, the notebook, the main models, the metrics and the project. DATE is 2025-03-09 or
+the like, default the last commit's. Anything for DRAFT packs what there is before all runs are
+trained. The same input gives the same bytes. Data sets and environments are never packed.
 """
 
 from __future__ import annotations
 
 import datetime
-import io
 import json
 import os
 import re
+import subprocess
 import sys
-import time
 import unicodedata
-import zipfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
+import archive  # noqa: E402
 import environment  # noqa: E402
-import notebooks  # noqa: E402
-import portable  # noqa: E402
+import notebook  # noqa: E402
 import report  # noqa: E402
 from environment import ROOT, SetupError  # noqa: E402
 
-from digitcnn import files, provenance, runs  # noqa: E402
+from digitcnn import files, runs, status  # noqa: E402
 from digitcnn.report import check  # noqa: E402
 
 PROFILE = ROOT / "_quarto-submission.yml"
 BOOK = ROOT / "_book.submission"
-FOLDERS = (
-    "_freeze", "assets", "audit", "benchmarks", "cache", "chapters", "digitcnn", "models",
-    "requirements", "tests", "tools",
-)  # fmt: skip
-AT_ROOT = ("*.md", "*.qmd", "*.yml", "*.bib", "*.toml", "Makefile", ".gitignore")
-NOT_PACKED = re.compile(  # caches, leftovers, and whatever may be a data set
-    r"__pycache__|\.(?!gitignore).*|.*\.part|.*_files|.*\.quarto_ipynb|_quarto-submission\.yml"
-    r"|.*\.(mat|gz|zip|npy|pt|pth|pkl)|.*-ubyte.*"
-)
-STAMP = (1980, 1, 1, 0, 0, 0)  # the earliest that a ZIP archive can hold
 LONGEST = 60  # characters of a name
-README = """# {author}
-
-The report "{title}" and everything that it was made from.
-
-| what | is |
-|:--|:--|
-| `report.pdf` | the report, to read or print |
-| `report/index.html` | the same report for the browser, with the code of every figure |
-| `notebooks/` | each chapter as an executed Jupyter notebook; its first cell finds `project/` |
-| `project/` | the code, and what follows below |
-| `project/digitcnn/` | the module that does the work; `project/README.md` explains it |
-| `project/chapters/` | the report's source (Quarto) |
-| `project/models/` | the trained networks (safetensors): {models} |
-| `project/cache/metrics/<run>/` | `train.txt`, `validation.txt`, `test.txt`: metrics per epoch |
-| `project/cache/`, `project/_freeze/` | all other stored results, and the executed chapters |
-
-To render the report again, type `make report` in `project/` (Python 3.11 or newer and make).
-The report's appendix lists where each requirement of the assignment is answered.
-
-No data set is part of this archive: `make data` downloads them. SVHN is for non-commercial use
-only (Netzer et al. 2011).
-"""
+MARKS = "'’‘ʼʻ·・׳״"  # signs in the place of letters
+RESERVED = re.compile(r"(?i)(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])")  # by Windows
 
 
 class Incomplete(Exception):
     """What is missing from a submission, as a list of sentences."""
 
 
-def checked(text: str, what: str, example: str, others: str, digits: bool = False) -> str:
+# What was typed ----------------------------------------------------------------------------------
+
+
+def checked(text: str, what: str, example: str, others: str) -> str:
     """A name or roll number as it goes into the report and the file name, or a `SetupError`.
 
-    Letters of any script, digits where they are allowed, and inside `others`: so it is safe as a
-    file name on every system.
+    Letters of any script and digits, and inside also `others`; `MARKS` anywhere. So it is safe as
+    a file name on every system.
     """
-    text = unicodedata.normalize("NFC", text).strip(" ")
-    allowed = "LMN" if digits else "LM"  # letters, their marks, numbers: Unicode's categories
-    solid = [unicodedata.category(c)[0] in allowed for c in text]
+    with_bytes = os.fsencode(text)  # where the locale is not that of the terminal
+    try:
+        text = unicodedata.normalize("NFC", with_bytes.decode()).strip(" ")
+    except UnicodeDecodeError:
+        raise SetupError(f"{what} is not UTF-8: type it in a terminal whose text is.") from None
+    solid = [unicodedata.category(c)[0] in "LMN" or c in MARKS for c in text]
     fits = (
         0 < len(text) <= LONGEST
+        and any(c.isalnum() for c in text)
         and solid[0]
-        and solid[-1]
+        and (solid[-1] or (text[-1] == "." and what == "NAME"))
         and all(good or c in others for good, c in zip(solid, text, strict=True))
-        and not re.search(r"\.\.|--|''|  ", text)
+        and not re.search(rf"\.\.|--|  |[{MARKS}]{{2}}", text)
     )
     if not fits:
-        kind = "letters and digits" if digits else "letters"
-        shown = repr(text[:LONGEST]) if text else "nothing"
+        shown = ascii(text[:LONGEST]) if text else "nothing"
         raise SetupError(
-            f"{what} is {shown}: give {kind} of any script, inside also spaces, hyphens and dots, "
-            f"at most {LONGEST}, such as {what}={example!r}."
+            f"{what} is {shown}: give letters and digits of any script, inside also spaces, hyphens"
+            f" and dots, at most {LONGEST}, such as {what}={example!r}."
         )
     return text
 
 
+def stem_of(name: str, roll: str) -> str:
+    """What the archive and its folder are called: ``NAME.ROLL``, or a `SetupError`."""
+    stem = f"{name.rstrip(' .')}.{roll}"  # "Ada Lovelace Jr." would give two dots
+    if len(stem.encode()) > 200:  # file systems allow 255 bytes
+        raise SetupError("NAME and ROLL are too long together: shorten one of them.")
+    if RESERVED.fullmatch(stem.partition(".")[0].strip()):
+        raise SetupError(
+            f"Windows reserves the name {stem.partition('.')[0]!r} and could not unpack the "
+            "archive: give NAME in full, such as NAME='Con O’Neill'."
+        )
+    return stem
+
+
+def day_of(text: str) -> datetime.date:
+    """The date that was typed, else that of the last commit, else the book's."""
+    if text:
+        try:
+            day = datetime.date.fromisoformat(text)
+        except ValueError:
+            day = datetime.date.min
+        if not 1980 <= day.year < 2100:  # what an archive can hold
+            raise SetupError(f"DATE is {text[:40]!a}: give it as DATE=2025-03-09.")
+        return day
+    if (ROOT / ".git").exists():
+        command = ["git", "log", "-1", "--format=%cs"]
+        found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        if found.returncode == 0 and found.stdout.strip():
+            return datetime.date.fromisoformat(found.stdout.strip())
+    try:
+        return datetime.date.fromisoformat(str(book()["date"]))
+    except (KeyError, ValueError):
+        raise SetupError("There is no commit to take the date from: add DATE=2025-03-09.") from None
+
+
+def book() -> dict:
+    """What `_quarto.yml` says of the book."""
+    import yaml
+
+    return yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))["book"]
+
+
 def main(arguments: list) -> int:
-    """Check, render with the name on the title page, and pack; return the exit status."""
-    if len(arguments) != 2:
+    """Make, check and pack; return the exit status."""
+    environment.any_encoding()
+    if not 2 <= len(arguments) <= 4:
         print(__doc__, file=sys.stderr)
         return 2
+    name, roll, date, draft = [*arguments, "", ""][:4]
     try:
-        name = checked(arguments[0], "NAME", "Ada Lovelace", " -'’.\u200c\u200d")
-        roll = checked(arguments[1], "ROLL", "M23-001", " -._", digits=True)
+        name = checked(name, "NAME", "Ada Lovelace", " -.,\u200c\u200d")
+        roll = checked(roll, "ROLL", "M23-001", " -_.")
+        stem, day = stem_of(name, roll), day_of(date)
         with environment.only_one("render"):
-            submit(name, roll)
+            submit(name, roll, stem, day, bool(draft))
     except Incomplete as problem:
         lines = problem.args[0]
         print(f"make submission: nothing was packed, {len(lines)} to mend:", file=sys.stderr)
         print("\n".join(f"- {line}" for line in lines), file=sys.stderr)
         return 1
-    except (SetupError, files.DigitcnnError, portable.Problem) as error:
+    except (SetupError, files.DigitcnnError) as error:
         print(f"make submission: {error}", file=sys.stderr)
         return 1
     except OSError as error:
@@ -125,47 +145,51 @@ def main(arguments: list) -> int:
     return 0
 
 
-def submit(name: str, roll: str) -> Path:
-    """Write ``NAME.ROLL.zip`` into the project's folder."""
-    began = time.monotonic()
-    stem = f"{name}.{roll}"
-    if len(stem.encode()) > 200:  # file systems allow 255 bytes
-        raise SetupError("NAME and ROLL are too long together: shorten one of them.")
-    print("Checking report, results, models and notebooks …", flush=True)
-    stop_if(check.problems() + notebook_problems() + model_problems())
-    config = portable.load_config(ROOT, [])
+# The steps ---------------------------------------------------------------------------------------
+
+
+def submit(name: str, roll: str, stem: str, day: datetime.date, draft: bool) -> Path:
+    """Write the archive into the project's folder."""
+    say(1, "models and metrics")
+    lacking = training_needed(draft)
+    stop_if(model_problems() + check.metrics_problems())
+    say(2, "chapters")
+    report.freshen()
+    problems = check.report_problems()
+    if not draft:
+        stop_if(problems)
+    say(3, "notebook")
     author = f"{name} (roll number {roll})"
-    print(f"Rendering the report of {author} (up to 2 minutes) …", flush=True)
+    packed = {notebook.NAME: the_notebook(author, day, draft).encode()}
+    say(4, "PDF")
     try:
-        pdf = render(author, config)
-        stop_if(page_problems(pdf, author))
-        packed = {"report.pdf": pdf.read_bytes()}
-        packed |= {
-            f"report/{path.relative_to(BOOK).as_posix()}": path.read_bytes()
-            for path in sorted(BOOK.rglob("*"))
-            if path.is_file()
-        }
+        pdf = render(author, day)
+        stop_if(page_problems(pdf, author, day))
+        packed["report.pdf"] = pdf.read_bytes()
     finally:
         report.remove(BOOK)
         PROFILE.unlink(missing_ok=True)
-    packed = {where: tidy(where, content) for where, content in packed.items()}
-    for chapter in notebooks.chapters(ROOT):
-        path = notebooks.path_of(chapter)
-        packed[f"notebooks/{path.name}"] = path.read_bytes()
-    packed |= {f"project/{where}": content for where, content in project(author).items()}
-    models = sorted(Path(where).stem for where in packed if where.startswith("project/models/"))
-    title = portable.book_info(config)["title"]
-    readme = README.format(author=author, title=title, models=", ".join(models))
-    packed["README.md"] = readme.encode()
-    stop_if(content_problems(packed, config, author))
-    path = ROOT / f"{stem}.zip"
-    files.write_whole(path, archive(stem, packed))
-    seconds, size = time.monotonic() - began, path.stat().st_size / 1e6
-    print(f"{path.name}: {len(packed)} files, {size:.1f} MB, after {seconds:.0f} s. It holds")
-    for top in ("README.md", "report.pdf", "report/", "notebooks/", "project/"):
-        inside = [len(content) for where, content in packed.items() if where.startswith(top)]
-        print(f"  {top:<11} {len(inside):>4} files {sum(inside) / 1e6:>6.1f} MB")
+    say(5, "archive")
+    sources, left_out = archive.project(author, day, sum(map(archive.packed_size, packed.values())))
+    packed |= {f"project/{where}": content for where, content in sources.items()}
+    packed["README.md"] = archive.readme(f"{author}, {day}", book()["title"], left_out).encode()
+    stop_if(archive.problems(packed))
+    path = ROOT / os.fsdecode(f"{stem}.zip".encode())
+    files.write_whole(path, archive.zipped(stem, packed, day))
+    if problems := [*lacking, *problems]:
+        more = f" and {len(problems) - 1} more (`digitcnn check`)" if len(problems) > 1 else ""
+        print(f"A draft: {problems[0].rstrip('.')}{more}.")
+    size = path.stat().st_size
+    limit = archive.LIMIT / 1e6
+    fits = "fits a mail" if size <= archive.LIMIT else f"too large for a mail (at most {limit:.0f})"
+    out = archive.words(left_out)
+    print(f"{stem}.zip: {size / 1e6:.1f} MB, {fits}; left out: the data sets, the web pages{out}.")
     return path
+
+
+def say(number: int, what: str) -> None:
+    """Say how far it is."""
+    print(f"[{number}/5] {what}", flush=True)
 
 
 def stop_if(problems: list[str]) -> None:
@@ -174,32 +198,72 @@ def stop_if(problems: list[str]) -> None:
         raise Incomplete(problems)
 
 
+def training_needed(draft: bool) -> list[str]:
+    """A sentence on the runs that have to be trained first; a `SetupError` unless for a `draft`."""
+    absent = [run for run in runs.registry().values() if status.state(run) != "current"]
+    if not absent:
+        return []
+    names = ", ".join(run.id for run in absent[:3]) + (", …" if absent[3:] else "")
+    told = f"{len(absent)} runs are not trained ({names}), about {notebook.hours(absent)} of work"
+    if not draft:
+        raise SetupError(
+            f"{told}: type `make train`, then this again, or add DRAFT=yes to pack what there is."
+        )
+    return [told]
+
+
+def the_notebook(author: str, day: datetime.date, draft: bool) -> str:
+    """The executed notebook with whose it is; kept until something that it shows has changed."""
+    folder = files.project_root() / "cache" / "local" / "notebook"
+    if not (kept := folder / f"{notebook_key(draft)}.ipynb").is_file():
+        told = [0]
+
+        def tell(done: int, of: int) -> None:
+            if done * 10 // of > told[0]:
+                told[0] = done * 10 // of
+                print(f"  cell {done} of {of}", flush=True)
+
+        text = notebook.build(draft, tell)
+        for old in folder.glob("*.ipynb"):
+            old.unlink()
+        kept = folder / f"{notebook_key(draft)}.ipynb"  # it may have stored results on its way
+        files.write_whole(kept, text)
+    return notebook.titled(kept.read_text(encoding="utf-8"), f"{author}, {day}")
+
+
+def notebook_key(draft: bool) -> str:
+    """A fingerprint of all that the notebook is made from."""
+    made_from = ("cache/", "models/", "digitcnn/", "requirements/", "tools/notebook", "tools/assi")
+    known = {
+        where: archive.digest(content)
+        for where, content in archive.packable().items()
+        if where.startswith(made_from)
+    }
+    return files.fingerprint(known, draft)
+
+
+def render(author: str, day: datetime.date) -> Path:
+    """Render the frozen report with author and date on its title page; return the PDF.
+
+    A Quarto profile, which exists as long as the render, brings both. It changes no document, so
+    that the frozen results stay valid and nothing is executed.
+    """
+    about = {"book": {"author": author, "date": day.isoformat()}}
+    files.write_whole(PROFILE, json.dumps(about, ensure_ascii=False) + "\n")  # JSON is YAML
+    noon = datetime.datetime(day.year, day.month, day.day, 12, tzinfo=datetime.UTC)
+    dated = {"SOURCE_DATE_EPOCH": str(int(noon.timestamp()))}
+    report.render(ROOT, environment.quarto(), BOOK, profile="submission", **report.READING, **dated)
+    return BOOK / report.check(BOOK)[1]
+
+
 # Checks ------------------------------------------------------------------------------------------
 
 
-def notebook_problems() -> list[str]:
-    """Notebooks that are missing, stale, not executed, or that show an error."""
-    found = []
-    for chapter in notebooks.chapters(ROOT):
-        path = notebooks.path_of(chapter)
-        if not notebooks.is_current(chapter):
-            state = "stale" if path.is_file() else "missing"
-            found.append(f"{files.shown(path)} is {state}: run `make notebooks`.")
-            continue
-        cells = json.loads(path.read_text("utf-8"))["cells"]
-        code = [cell for cell in cells if cell["cell_type"] == "code"]
-        if not all(cell["execution_count"] for cell in code):
-            found.append(f"{files.shown(path)} is not executed: delete it, run `make notebooks`.")
-        if any(output["output_type"] == "error" for cell in code for output in cell["outputs"]):
-            found.append(f"{files.shown(path)} shows an error: delete it, run `make notebooks`.")
-    return found
-
-
 def model_problems() -> list[str]:
-    """Models that are there but do not load; what is missing `digitcnn.report.check` says."""
+    """Models that are there but do not load."""
     found = []
     for run in runs.registry().values():
-        if packs_result(runs.weights_path(run)):
+        if runs.weights_path(run).is_file():
             from digitcnn import checkpoints  # imports torch
 
             try:
@@ -209,121 +273,42 @@ def model_problems() -> list[str]:
     return found
 
 
-def page_problems(pdf: Path, author: str) -> list[str]:
-    """What is wrong with the rendered report: it has to open and to name the author."""
+def page_problems(pdf: Path, author: str, day: datetime.date) -> list[str]:
+    """What is wrong with the PDF: it has to open, say on page 1 whose and of when it is, and link
+    to the web or into itself alone."""
     import pypdf
 
     try:
         reader = pypdf.PdfReader(pdf)
         named = (reader.metadata or {}).get("/Author") or ""
-        drawn = reader.pages[0].extract_text()
+        drawn = letters(reader.pages[0].extract_text())
+        links = {
+            str(note.get_object().get("/A", {}).get("/URI", "http:"))
+            for page in reader.pages
+            for note in page.get("/Annots") or ()
+        }
     except Exception as error:  # pypdf raises many kinds; whichever it is, the PDF is no good
         return [f"The PDF does not open ({' '.join(str(error).split())[:100]}): start again."]
-    page = (BOOK / "index.html").read_text("utf-8")
-    shown = {"PDF": named, "HTML": re.sub(r"<[^>]+>", "", page)}
     found = [
-        f"The {what} does not name {author}: see {report.LOG.name}."
-        for what, text in shown.items()
-        if letters(author) not in letters(text)
+        f"The PDF links to {link}, which is not in it: fix the chapter."
+        for link in sorted(links)
+        if not link.startswith(("http:", "https:", "mailto:"))
     ]
-    if lost := sorted(set(letters(author)) - set(letters(drawn))):
+    dated = f"{day:%B}" in drawn and str(day.year) in drawn
+    if letters(author) not in letters(named) or not dated:
+        why = f"see {report.LOG.name}"
+        found.append(f"The PDF's first page does not name {author} and {day}: {why}.")
+    if lost := sorted(set(letters(author)) - set(drawn)):
         found.append(
-            f"The fonts of the PDF have no {' '.join(lost)}: give NAME in another script, or "
-            "render with Quarto where such a font is installed."
+            f"The fonts of the PDF have no {' '.join(lost)}: install one that has, Noto for "
+            "example, or give NAME in another script."
         )
-    return found
-
-
-def content_problems(packed: dict[str, bytes], config: dict, author: str) -> list[str]:
-    """Another's name, or a path of this machine, in what is to be packed."""
-    others = [name for name in portable.book_info(config)["author"] if name != author]
-    others += [name.split(" (")[0] for name in others if name.split(" (")[0] not in author]
-    found = []
-    for where, content in packed.items():
-        found += [
-            f"{where} names {name}: remove that, because this is the submission of {author}."
-            for name in others
-            if name.encode() in content
-        ][:1]
-        if f"{ROOT}/".encode() in content:
-            found.append(f"{where} holds the path {ROOT} of this machine: make it again.")
     return found
 
 
 def letters(text: str) -> str:
     """The letters and digits of a text, by which names are compared: apostrophes may change."""
     return "".join(c for c in unicodedata.normalize("NFKC", text) if c.isalnum())
-
-
-# Packing -----------------------------------------------------------------------------------------
-
-
-def render(author: str, config: dict) -> Path:
-    """Render the frozen report with the author on its title page; return the PDF.
-
-    A Quarto profile, which exists as long as the render, replaces the author. It changes no
-    document, so that the frozen results stay valid and nothing is executed.
-    """
-    names = json.dumps({"book": {"author": author}}, ensure_ascii=False)
-    files.write_whole(PROFILE, names + "\n")  # JSON is YAML
-    try:
-        day = datetime.date.fromisoformat(str(config["book"]["date"]))
-    except (KeyError, ValueError):
-        day = datetime.date(*STAMP[:3])
-    noon = datetime.datetime(day.year, day.month, day.day, 12, tzinfo=datetime.UTC)
-    dated = {"SOURCE_DATE_EPOCH": str(int(noon.timestamp()))}
-    report.render(
-        ROOT, environment.quarto(), BOOK, profile="submission",
-        **report.READING, **dated,
-    )  # fmt: skip
-    return BOOK / report.check(BOOK)[1]
-
-
-def tidy(where: str, content: bytes) -> bytes:
-    """A page with the data attributes of each element in order: Quarto's order changes."""
-    if not where.endswith(".html"):
-        return content
-    run = rb'(?: data-[\w-]+="[^"]*"){2,}'
-    one = rb' data-[\w-]+="[^"]*"'
-    return re.sub(run, lambda match: b"".join(sorted(re.findall(one, match[0]))), content)
-
-
-def project(author: str) -> dict[str, bytes]:
-    """The project's files by their path, as they are but for the author in `_quarto.yml`."""
-    found = [path for pattern in AT_ROOT for path in ROOT.glob(pattern)]
-    found += [path for folder in FOLDERS for path in (ROOT / folder).rglob("*")]
-    packed = {}
-    for path in found:
-        where = path.relative_to(ROOT)
-        if path.is_symlink() or not path.is_file() or path.is_relative_to(files.data_root()):
-            continue
-        if any(NOT_PACKED.fullmatch(part) for part in where.parts):
-            continue
-        if where.parts[0] in ("cache", "models") and not packs_result(path):
-            continue
-        packed[where.as_posix()] = path.read_bytes()
-    config, name = packed["_quarto.yml"].decode(), json.dumps(author, ensure_ascii=False)
-    config, count = re.subn(r"(?m)^(  author: ).*$", lambda match: match[1] + name, config)
-    if count != 1:
-        raise SetupError("_quarto.yml has no line `  author: …` below `book:`: add it.")
-    return packed | {"_quarto.yml": config.encode()}
-
-
-def packs_result(path: Path) -> bool:
-    """Whether a file below `cache/` or `models/` is there and part of the repository."""
-    where = path.relative_to(ROOT).as_posix()
-    return path.is_file() and provenance.committed(where)
-
-
-def archive(stem: str, packed: dict[str, bytes]) -> bytes:
-    """A ZIP archive of files in one folder, the same bytes for the same files."""
-    target = io.BytesIO()
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as book:
-        for where in sorted(packed):
-            entry = zipfile.ZipInfo(f"{stem}/{where}", STAMP)
-            entry.create_system, entry.external_attr = 3, 0o644 << 16
-            book.writestr(entry, packed[where], zipfile.ZIP_DEFLATED, 9)
-    return target.getvalue()
 
 
 if __name__ == "__main__":

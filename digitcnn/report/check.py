@@ -28,7 +28,7 @@ def check() -> int:
 
 def problems() -> list[str]:
     """What is missing, a sentence each; empty if the report is whole and all runs are current."""
-    return [*report_problems(), *result_problems()]
+    return [*report_problems(), *run_problems(), *metrics_problems()]
 
 
 @functools.cache
@@ -42,7 +42,8 @@ def renderer() -> ModuleType:
 
 
 def report_problems() -> list[str]:
-    """Documents that are not frozen or stale, unresolved references, requirements unanswered."""
+    """Documents that are not frozen or stale; if there are none, unresolved references and
+    requirements unanswered, which would only follow from these."""
     portable, root = renderer(), files.project_root()
     found, documents = [], {fmt: [] for fmt in portable.FORMATS}
     executed = provenance.documents()
@@ -62,6 +63,8 @@ def report_problems() -> list[str]:
                 continue
             for fmt, document in zip(documents, loaded, strict=True):
                 documents[fmt].append(document)
+        if found:
+            return found
         books = [portable.references(documents[fmt], fmt, root, config) for fmt in documents]
     except portable.Problem as problem:
         raise files.DigitcnnError(str(problem)) from problem
@@ -80,12 +83,24 @@ def unanswered(labels: Iterable[str]) -> list[str]:
     return found
 
 
-def result_problems() -> list[str]:
-    """Runs that are not current, and metrics files without a row for each epoch."""
-    found, others = [], {}
+def run_problems() -> list[str]:
+    """Runs that are not current, a line for each state."""
+    others: dict[str, list[str]] = {}
     for run in runs.registry().values():
         if (state := status.state(run)) != "current":
             others.setdefault(state, []).append(run.id)
+    found = []
+    for state, names in others.items():
+        shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if names[4:] else "")
+        found.append(f"Runs that are {state}: {shown}; run `digitcnn train --all`.")
+    return found
+
+
+def metrics_problems() -> list[str]:
+    """Metrics files of current runs without a row for each evaluation."""
+    found = []
+    for run in runs.registry().values():
+        if status.state(run) != "current" or runs.read_record(run).get("diverged") is not None:
             continue
         for split in ("train", *run.held_out):
             path = runs.metrics_path(run, split)
@@ -94,12 +109,9 @@ def result_problems() -> list[str]:
             first = 1 if every else run.epochs
             if [row.split("\t")[0] for row in rows] != [
                 str(epoch) for epoch in range(first, run.epochs + 1)
-            ] and runs.read_record(run).get("diverged") is None:
+            ]:
                 found.append(
                     f"{files.shown(path)} has {len(rows)} rows, not one for each evaluation: "
                     "delete its folder and run `make train`."
                 )
-    for state, names in others.items():
-        shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if names[4:] else "")
-        found.append(f"Runs that are {state}: {shown}; run `digitcnn train --all`.")
     return found
