@@ -270,7 +270,7 @@ def test_answers_are_those_of_the_network(sandbox, group, monkeypatch):
     for name, values in expected.items():
         assert found[name].dtype == values.dtype and (found[name] == values).all(), name
     assert runs.weights_path(run).is_file() == runs.keeps_weights(run)
-    assert runs.keeps_weights(run) == (group not in ("experiments", "transfer"))
+    assert runs.keeps_weights(run) == (group not in ("experiments", "transfer", "improvement"))
     assert status.reason(run) == ""
 
 

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from sklearn.metrics import cohen_kappa_score
 
 from .. import division, files, predictions, stats, store
-from ..stats import Estimate, proportion
+from ..sources import TITLES
 from . import evaluation
+from .values import Count, Number, Ratio, Share
 
 FORM = ("flag", "foot", "bar", "open", "closed", "gap", "loop", "filled", "slanted", "between")
 PICTURE = ("cut", "neighbour", "blur", "low-contrast", "broken", "extra")
@@ -245,7 +247,7 @@ def compared(name: str, run: str | None = None) -> pd.DataFrame:
     """How often each code, and each computed verdict, is seen in errors and in correct images.
 
     Random samples: those drawn as errors that the training gets wrong, and those drawn as correct
-    that it gets right. Columns: ``what``, ``errors`` and ``correct`` (`Estimate`s of the shares),
+    that it gets right. Columns: ``what``, ``errors`` and ``correct`` (`Share`),
     ``ratio`` of the two with its interval, and ``either``, how many of the errors have the code in
     at least one reading.
     """
@@ -260,13 +262,13 @@ def compared(name: str, run: str | None = None) -> pd.DataFrame:
         rows.append(
             {
                 "what": what.replace("_", " "),
-                "errors": proportion(hits[0], len(wrong)),
-                "correct": proportion(hits[1], len(right)),
-                "ratio": stats.ratio(hits[0], len(wrong), hits[1], len(right)),
+                "errors": Share(hits[0], len(wrong)),
+                "correct": Share(hits[1], len(right)),
+                "ratio": Ratio(stats.ratio(hits[0], len(wrong), hits[1], len(right))),
                 "either": int(has(wrong, what, "either").sum()) if what in CODES else hits[0],
             }
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, dtype=object)
 
 
 @dataclass(frozen=True)
@@ -285,12 +287,12 @@ class Verdicts:
         no_digit: both see none.
     """
 
-    read: int
-    label_confirmed: int
-    label_wrong: int
-    as_the_network: int
-    undecidable: int
-    no_digit: int
+    read: Count
+    label_confirmed: Count
+    label_wrong: Count
+    as_the_network: Count
+    undecidable: Count
+    no_digit: Count
 
 
 def verdicts(frame: pd.DataFrame) -> Verdicts:
@@ -300,30 +302,104 @@ def verdicts(frame: pd.DataFrame) -> Verdicts:
     none = frame["no_digit"].to_numpy(bool)
     same = frame["digit1"].to_numpy(str) == frame["predicted"].to_numpy(int).astype(str)
     return Verdicts(
-        read=len(frame),
-        label_confirmed=int((~wrong & ~unclear & ~none).sum()),
-        label_wrong=int(wrong.sum()),
-        as_the_network=int((wrong & same).sum()),
-        undecidable=int(unclear.sum()),
-        no_digit=int(none.sum()),
+        read=Count(len(frame)),
+        label_confirmed=Count((~wrong & ~unclear & ~none).sum()),
+        label_wrong=Count(wrong.sum()),
+        as_the_network=Count((wrong & same).sum()),
+        undecidable=Count(unclear.sum()),
+        no_digit=Count(none.sum()),
     )
 
 
-def of_errors(name: str, run: str | None = None) -> Verdicts:
-    """Of a random sample of a training's test errors: all of MNIST's, 200 of SVHN's."""
-    frame = answers(name, run)
-    return verdicts(frame[frame["wrong"].to_numpy(bool) & reason(frame, "error")])
+class Seen(NamedTuple):
+    """How often a code was given in errors and in correct images, and the ratio of the two."""
+
+    errors: Share
+    correct: Share
+    ratio: Ratio
 
 
-def of_suspects(name: str) -> Verdicts:
-    """Of the test images whose label confident learning suspects."""
+@dataclass(frozen=True)
+class Audited:
+    """What two readers saw in a model's test errors, and in images that it reads as labelled.
+
+    Attributes:
+        errors: all of MNIST's, 200 random ones of SVHN's; `correct`: 100 random others.
+        suspects: images whose label confident learning suspects.
+        kappa: agreement of the readings on the digit (Cohen 1960).
+        codes: `Seen` by code.
+    """
+
+    errors: Verdicts
+    correct: Verdicts
+    suspects: Verdicts
+    kappa: Number
+    codes: dict[str, Seen]
+
+    @property
+    def blur(self) -> Seen:
+        """The code of that name."""
+        return self.codes["blur"]
+
+    @property
+    def low_contrast(self) -> Seen:
+        """The code of that name."""
+        return self.codes["low-contrast"]
+
+    @property
+    def neighbour(self) -> Seen:
+        """The code of that name."""
+        return self.codes["neighbour"]
+
+    @property
+    def between(self) -> Seen:
+        """The code of that name."""
+        return self.codes["between"]
+
+
+def audited(name: str) -> Audited:
+    """The audit of a data set's first training."""
     frame = answers(name)
-    suspected = predictions.predict(name, name).indices[suspects(name)]
-    return verdicts(frame[np.isin(frame["index"], suspected)])
+    wrong, suspected = frame["wrong"].to_numpy(bool), predictions.predict(name, name).indices
+    seen = compared(name).set_index("what")
+    return Audited(
+        errors=verdicts(frame[wrong & reason(frame, "error")]),
+        correct=verdicts(frame[~wrong & reason(frame, "correct")]),
+        suspects=verdicts(frame[np.isin(frame["index"], suspected[suspects(name)])]),
+        kappa=Number(agreement(name).set_index("what").loc["digit", "kappa"]),
+        codes={code: Seen(*seen.loc[code, ["errors", "correct", "ratio"]]) for code in CODES},
+    )
 
 
-def in_cluster(name: str, code: str) -> dict[str, Estimate]:
+def table() -> pd.DataFrame:
+    """The verdicts of both data sets, as shown."""
+    rows = []
+    for name, title in TITLES.items():
+        found = audited(name)
+        for what in ("errors", "correct", "suspects"):
+            part = getattr(found, what)
+            pictures = {"suspects": "suspected labels", "correct": "read as labelled"}
+            rows.append(
+                {
+                    "pictures": f"{title}, {part.read} {pictures.get(what, what)}",
+                    "the label": part.label_confirmed,
+                    "another digit": part.label_wrong,
+                    "that of the network": part.as_the_network,
+                    "undecidable": part.undecidable,
+                    "no digit": part.no_digit,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def wrong_labels(name: str) -> np.ndarray:
+    """Positions in the test split of images of which both readings name another digit, (n,)."""
+    frame, p = answers(name), predictions.predict(name, name)
+    return np.searchsorted(p.indices, frame.loc[frame["label_wrong"], "index"].to_numpy(int))
+
+
+def in_cluster(name: str, code: str) -> dict[str, Share]:
     """Share of the sevens looked at that have a code, by cluster (``a`` the larger, ``b``)."""
     frame = readings(name)
     parts = {letter: frame[reason(frame, f"seven-{letter}")] for letter in "ab"}
-    return {letter: proportion(has(part, code).sum(), len(part)) for letter, part in parts.items()}
+    return {letter: Share(has(part, code).sum(), len(part)) for letter, part in parts.items()}

@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 
 from .. import files, predictions
-from ..stats import Estimate, proportion, ratio
+from ..stats import proportion, ratio
 from . import edits, evaluation
 from .audit import Verdicts, answers, has, readings, reason, verdicts
+from .values import Count, Number, Share
 
 NOT_EDITED = edits.Flips(0, 0, 0.0)
 
@@ -43,32 +44,32 @@ class Confusion:
         return self.true, self.predicted
 
     @property
-    def count(self) -> int:
+    def count(self) -> Count:
         """Number of errors."""
-        return len(self.indices)
+        return Count(len(self.indices))
 
-    def seen(self, code: str, by: str = "both") -> int:
+    def seen(self, code: str, by: str = "both") -> Count:
         """How many of the errors have a code."""
-        return int(has(self.frame, code, by).sum())
+        return Count(has(self.frame, code, by).sum())
 
     @property
-    def flipped(self) -> int:
+    def flipped(self) -> Count:
         """How many of the edited errors are read right."""
-        return self.flips.flipped
+        return Count(self.flips.flipped)
 
     @property
-    def flipped_control(self) -> float:
+    def flipped_control(self) -> Number:
         """How many are with as much ink changed elsewhere, in the mean of the controls."""
-        return self.flips.flipped_control
+        return Number(self.flips.flipped_control, 1)
 
     @property
     def verdicts(self) -> Verdicts:
         """What the two readers make of the errors."""
         return verdicts(self.frame)
 
-    def in_training(self, code: str) -> Estimate:
+    def in_training(self, code: str) -> Share:
         """Share of the training images of the true class looked at that have a code."""
-        return proportion(has(self.training, code).sum(), len(self.training))
+        return Share(has(self.training, code).sum(), len(self.training))
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Confusions:
         rows: a `Confusion` for each kind of error.
     """
 
-    errors: int
+    errors: Count
     rows: tuple[Confusion, ...]
 
     @property
@@ -99,20 +100,6 @@ class Confusions:
             if row.pair == (true, predicted):
                 return row
         raise files.DigitcnnError(f"No {true} is read as {predicted}: ask for one of the `rows`.")
-
-    def seen(self, code: str, of: Confusion) -> int:
-        """How many errors of a confusion have a code, by both readings."""
-        return of.seen(code)
-
-    @property
-    def flagged_in_training(self) -> int:
-        """How many of the training images looked at, of the top's true class, have a flag."""
-        return int(has(self.top.training, "flag").sum())
-
-    @property
-    def training_looked_at(self) -> int:
-        """How many training images of the top's true class were looked at."""
-        return len(self.top.training)
 
 
 def confusions(name: str, run: str | None = None) -> Confusions:
@@ -133,7 +120,7 @@ def confusions(name: str, run: str | None = None) -> Confusions:
                 effects.get((true, predicted), NOT_EDITED),
             )
         )
-    return Confusions(int(p.wrong.sum()), tuple(rows))
+    return Confusions(Count(p.wrong.sum()), tuple(rows))
 
 
 def remedied(run: str = "svhn") -> pd.DataFrame:
@@ -143,7 +130,7 @@ def remedied(run: str = "svhn") -> pd.DataFrame:
     reads right after the edit; ``mended_without``, the same of those without it; ``ratio`` of the
     two (above 1 if the edit mends by what it is meant for, and not by any change of an image that
     is hard to tell); ``broken``, share of all correctly read test images that it then gets wrong
-    (each an `Estimate`); ``before`` and ``after``, errors in the whole test split when every image
+    (each a `Share`); ``before`` and ``after``, errors in the whole test split when every image
     is edited.
     """
     p, edited = predictions.predict(run, "svhn"), edits.remedied_answers(run)
@@ -161,28 +148,42 @@ def remedied(run: str = "svhn") -> pd.DataFrame:
                 "mended": proportion(*shares[0]),
                 "mended_without": proportion(*shares[1]),
                 "ratio": ratio(*shares[0], *shares[1]),
-                "broken": proportion(after[~p.wrong].sum(), (~p.wrong).sum()),
+                "broken": Share(after[~p.wrong].sum(), (~p.wrong).sum()),
                 "before": int(p.wrong.sum()),
                 "after": int(after.sum()),
             }
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, dtype=object)
 
 
-def edited_gallery(
-    run: str = "mnist",
-) -> tuple[np.ndarray, list[tuple[str, np.ndarray]], np.ndarray]:
-    """Images, rows and captions for a gallery of the edited errors, three rows a confusion.
-
-    As written, edited, and with as much ink changed elsewhere (the first control); the captions
-    are what the training answers to each.
-    """
-    p, shown, found = predictions.predict(run, "mnist"), edits.pictures(), edits.edited_answers(run)
-    at, count = np.searchsorted(p.indices, found["index"]), len(found["index"])
-    captions = np.concatenate([p.predicted[at], found["edited"], found["controls"][:, 0]])
+def edits_table() -> pd.DataFrame:
+    """What the edits do to each confusion, all trainings of MNIST together, as shown."""
+    found = edits.flips_by_seed().groupby(["true", "predicted"], sort=False)
     rows = []
-    for true, predicted in edits.flips(run):
+    for (true, predicted), part in found:
+        rows.append(
+            {
+                "confusion": f"{true} → {predicted}",
+                "edited errors": int(part["edited"].sum()),
+                "read right": int(part["flipped"].sum()),
+                "changed elsewhere": Number(part["flipped_control"].sum(), 1),
+            }
+        )
+    return pd.DataFrame(rows, dtype=object)
+
+
+def edited_gallery(pairs: int = 2, run: str = "mnist") -> list[evaluation.Shown]:
+    """The edited errors of the most frequent confusions, three rows each: as written, edited, and
+    with as much ink changed elsewhere (the first control); each with what the training answers."""
+    p, kept, found = predictions.predict(run, "mnist"), edits.pictures(), edits.edited_answers(run)
+    at = np.searchsorted(p.indices, found["index"])
+    answers = {"as written": p.predicted[at], "edited": found["edited"],
+               "elsewhere": found["controls"][:, 0]}  # fmt: skip
+    rows = []
+    for true, predicted in list(edits.flips(run))[:pairs]:
         chosen = np.flatnonzero((p.labels[at] == true) & (p.predicted[at] == predicted))
-        headings = (f"{true} read as {predicted}", "edited", "changed elsewhere")
-        rows += [(heading, chosen + k * count) for k, heading in enumerate(headings)]
-    return np.concatenate(list(shown.values())), rows, captions.astype(str)
+        for (what, said), images in zip(answers.items(), kept.values(), strict=True):
+            head = f"{true} → {predicted}" if what == "as written" else ""
+            lines = [f"read as {digit}" for digit in said[chosen]]
+            rows.append(evaluation.Shown(f"{head}\n{what}", images[chosen], lines, at[chosen]))
+    return rows

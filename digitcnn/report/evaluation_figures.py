@@ -8,8 +8,9 @@ from matplotlib.figure import Figure
 
 from ..sources import TITLES
 from ..stats import Estimate
+from .audit import Seen
 from .evaluation import Shown
-from .style import DATA_COLOUR, SIZE, WIDTH, WRONG
+from .style import DATA_COLOUR, RIGHT, SIZE, WIDTH, WRONG
 from .values import UNIT
 
 SIDE, ABOVE, BESIDE = 32, 9, 3  # pixels: of an image, of the line above it, between two
@@ -122,4 +123,32 @@ def class_f1(found: dict[str, dict[int, Estimate]]) -> Figure:
         axis.tick_params(axis="y", length=0)
         axis.invert_yaxis()
     axes[0].set_ylabel("class")
+    return figure
+
+
+def codes(found: dict[str, dict[str, Seen]], least: float = 0.04) -> Figure:
+    """Codes that readers gave to errors and to images read as labelled, a panel a data set.
+
+    Args:
+        found: data set name to code to `audit.Seen`; shown are those given to a share of `least`.
+    """
+    figure, axes = plt.subplots(1, len(found), figsize=(WIDTH, 2.2))
+    for axis, (name, seen) in zip(axes, found.items(), strict=True):
+        shown = {c: s for c, s in seen.items() if max(s.errors, s.correct) >= least}
+        order = sorted(shown, key=lambda code: -shown[code].errors)
+        kinds = (("errors", "errors", DATA_COLOUR[name], -0.14),
+                 ("correct", "read as labelled", RIGHT, 0.14))  # fmt: skip
+        for key, words, colour, shift in kinds:
+            for row, code in enumerate(order):
+                share = getattr(shown[code], key)
+                ends = 100 * np.array([[share - share.low], [share.high - share]])
+                axis.errorbar(100 * share, row + shift, xerr=ends, fmt="o", color=colour,
+                              markersize=3, elinewidth=0.8)  # fmt: skip
+            axis.text(0.98, 0.12 - 0.6 * shift, words, color=colour, ha="right",
+                      transform=axis.transAxes)  # fmt: skip
+        axis.set_yticks(range(len(order)), order)
+        axis.set_title(TITLES[name], color=DATA_COLOUR[name])
+        axis.set(xlabel="share that has it (%)", xlim=(0, None))
+        axis.tick_params(axis="y", length=0)
+        axis.invert_yaxis()
     return figure

@@ -1,4 +1,4 @@
-"""Improvements to the model, tried at equal cost in use: views of an image, and an ensemble.
+"""Improvements to the model, tried at equal cost in use: views, an ensemble, another training.
 
 Three passes through a network an image: three views of it through one training, their mean softmax,
 or the image through three trainings. Which views is chosen on validation; the test split reports.
@@ -14,7 +14,7 @@ import pandas as pd
 from .. import predictions, runs, stats, store
 from ..predictions import Predictions, softmax
 from ..sources import TITLES
-from .evaluation import cross_entropy
+from .evaluation import answered, cross_entropy
 from .values import Count, Points, Share, Spread
 
 # Sets of three views: (pixels to the right, pixels down, magnification).
@@ -130,6 +130,39 @@ def tried(name: str) -> Tried:
         Spread(plain), list(VIEWS)[order[0]], Spread(viewed), Share(right, len(joint.labels)),
         Points((gain, np.nan, np.nan)), Points(stats.difference(viewed, plain, paired=True)),
         Count(against.mended), Count(against.made), against.p_value,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change of training against none, by seed.
+
+    Attributes:
+        plain, changed: accuracy on test.
+        gain: of the change on test; `validation_gain` on validation (paired by seed, Student's t).
+    """
+
+    plain: Spread
+    changed: Spread
+    gain: Points
+    validation_gain: Points
+
+
+def change(setting: str) -> Change:
+    """What a setting of `runs.IMPROVEMENTS` does to SVHN's accuracy."""
+
+    def accuracy(kind: str, split: str) -> list[float]:
+        trained = [
+            run for run in runs.registry().values() if run.name == f"svhn-improvement-{kind}"
+        ]
+        every = [answered(run, "svhn", split) for run in trained]
+        return [float((found.predicted == found.labels).mean()) for found in every]
+
+    plain, changed = accuracy("plain", "test"), accuracy(setting, "test")
+    seen = [accuracy(kind, "validation") for kind in (setting, "plain")]
+    return Change(
+        Spread(plain), Spread(changed), Points(stats.difference(changed, plain, paired=True)),
+        Points(stats.difference(*seen, paired=True)),
     )  # fmt: skip
 
 

@@ -98,6 +98,11 @@ class Share(Printed, float):
         return made
 
     @property
+    def value(self) -> float:
+        """The share itself."""
+        return float(self)
+
+    @property
     def digits(self) -> int:
         """Decimals of the percentage: by the half width of the interval, as one standard error."""
         return decimals(100 * (self.high - self.low) / ERRORS)
