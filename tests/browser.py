@@ -133,7 +133,9 @@ class Browser:
         """The value of a JavaScript expression as soon as it is truthy."""
         until = time.monotonic() + LIMIT
         while not (value := self.evaluate(condition)):
-            assert time.monotonic() < until, f"not so within {LIMIT:g} s: {condition}"
+            if time.monotonic() > until:
+                shown = self.evaluate("document.body.innerText")[:3000]
+                raise AssertionError(f"not within {LIMIT:g} s: {condition}\n{self.errors}\n{shown}")
             time.sleep(0.01)
         return value
 
