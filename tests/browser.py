@@ -1,7 +1,7 @@
 """Browser: a page in headless Chromium, driven over the DevTools protocol as a person drives it.
 
-It goes through pipes, so there is no port to find, and Chromium ends with the process that holds
-them. Clicks and keys are input events, so focus, default actions and covered elements count.
+It goes through pipes: there is no port to find, and Chromium and its profile go even if the process
+that holds them is killed. Clicks and keys are input events, so focus and covered elements count.
 `Browser.wait_for` waits for the thing itself; a limit makes an error of what never comes.
 """
 
@@ -22,10 +22,11 @@ from typing import Any
 
 CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "google-chrome"])), None)
 LIMIT = 120.0  # seconds that anything may take
-START = """exec "$0" --headless --remote-debugging-pipe --user-data-dir="$1" --no-sandbox \
+START = """"$0" --headless --remote-debugging-pipe --user-data-dir="$1" --no-sandbox \
   --disable-gpu --disable-dev-shm-usage --disable-background-networking --disable-component-update \
   --disable-breakpad --disable-sync --disable-extensions --no-first-run --mute-audio \
-  --hide-scrollbars --force-color-profile=srgb about:blank 3<&0 4>&1 </dev/null >/dev/null"""
+  --hide-scrollbars --force-color-profile=srgb about:blank 3<&0 4>&1 </dev/null >/dev/null
+rm -rf "$1" """
 CODES = {"Tab": 9, "Enter": 13, "Escape": 27, " ": 32, "PageUp": 33, "PageDown": 34, "End": 35}
 CODES |= {"Home": 36, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
 
@@ -114,8 +115,7 @@ class Browser:
 
     def open(self, url: str) -> None:
         """Go to an address, and wait until it is loaded with all that it names."""
-        self.requests.clear()
-        self.errors.clear()
+        self.requests, self.errors = [], []
         found = self.call("Page.navigate", url=url)
         assert not found.get("errorText"), f"{url}: {found.get('errorText')}"
         until = time.monotonic() + LIMIT
@@ -133,7 +133,8 @@ class Browser:
         """The value of a JavaScript expression as soon as it is truthy."""
         until = time.monotonic() + LIMIT
         while not (value := self.evaluate(condition)):
-            assert time.monotonic() < until, f"not so within {LIMIT:g} s: {condition}"
+            shown = self.evaluate("document.body.innerText") if time.monotonic() > until else ""
+            assert time.monotonic() < until, f"never so: {condition}\n{self.errors}\n{shown}"
             time.sleep(0.01)
         return value
 
@@ -143,7 +144,7 @@ class Browser:
         size = {"width": width, "height": height, "deviceScaleFactor": 1 + phone, "mobile": phone}
         self.call("Emulation.setDeviceMetricsOverride", **size)
         self.call("Emulation.setTouchEmulationEnabled", enabled=phone)
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        scheme = {"name": "prefers-color-scheme", "value": ("light", "dark")[dark]}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
 
     def press(self, key: str, modifiers: int = 0) -> None:
@@ -161,8 +162,7 @@ class Browser:
         """
         path = path or ((0.5, 0.5),)
         (x, y), name = path[0], json.dumps(selector)
-        frame = self.evaluate(f"""(() => {{
-          const it = document.querySelector({name});
+        frame = self.evaluate(f"""(() => {{ const it = document.querySelector({name});
           if (!it) return "there is no " + {name};
           it.scrollIntoView({{ block: "nearest", inline: "nearest", behavior: "instant" }});
           const f = it.getBoundingClientRect();
@@ -192,8 +192,8 @@ class Browser:
 
     def screenshot(self, path: Path, whole: bool = False) -> None:
         """Write what the window shows, or the whole page, as a PNG."""
-        found = self.call("Page.captureScreenshot", captureBeyondViewport=whole)
-        Path(path).write_bytes(base64.b64decode(found["data"]))
+        shot = self.call("Page.captureScreenshot", captureBeyondViewport=whole)["data"]
+        Path(path).write_bytes(base64.b64decode(shot))
 
 
 def _text(details: dict) -> str:

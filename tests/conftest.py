@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import os
 import signal
 
@@ -80,6 +81,15 @@ def browser():
         pytest.skip("There is no Chromium on this machine: install the package chromium.")
     with Browser() as page:
         yield page
+
+
+def png(pixels) -> bytes:
+    """The content of a PNG file with these pixels, uint8 (H, W) or (H, W, 3)."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def one_sentence(error: BaseException) -> str:

@@ -20,6 +20,8 @@ from ..files import DigitcnnError
 if TYPE_CHECKING:
     import numpy as np
 
+    from .session import Answers
+
 EXAMPLES = (
     "digitcnn demo",
     "digitcnn demo --port 9000 --no-browser",
@@ -36,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     page.add_argument("--port", metavar="P", type=int, help="default: the first free one from 8765")
     page.add_argument("--no-browser", action="store_true", help="only print the page's address")
     text = parser.add_argument_group("the terminal")
-    text.add_argument("--terminal", action="store_true", help="random test samples as text")
+    text.add_argument("--terminal", action="store_true", help="the page's samples as text")
     text.add_argument("--data", metavar="NAME", help="mnist or svhn (default: svhn)")
     text.add_argument("--class", metavar="C", type=int, dest="digit", help="of class C, 0 to 9")
     text.add_argument("--wrong", action="store_true", help="misclassified by their own network")
@@ -87,22 +89,44 @@ def on_page(options: argparse.Namespace) -> None:
 
 
 def in_terminal(options: argparse.Namespace) -> None:
-    """Show a random test sample at each Enter."""
+    """Show a random test sample at each Enter; the page's keys choose among which."""
     files.say("Reading models and data …")
     from .. import sources
     from .session import Answers
 
-    name = sources.checked(options.data or "svhn")
     answers = Answers(options.seed)
-    needed = [f"model {model}" for model in sources.NAMES] + [f"data {name}"]
-    for sentence in answers.load(needed + [f"stored {name} {name}"] * options.wrong):
-        raise DigitcnnError(sentence)
+    name, digit = sources.checked(options.data or "svhn"), options.digit
+    wrong = name if options.wrong else None
+    load(answers, *(f"model {model}" for model in sources.NAMES), f"data {name}")
     fancy = not options.plain and colourful()
     while True:
-        drawn = answers.draw(name, options.digit, name if options.wrong else None)
-        print(shown(drawn["samples"][0], drawn["among"], fancy), flush=True)
-        if input("Enter: next sample, q: quit > ").strip().lower() in ("q", "quit"):
-            return
+        try:
+            load(answers, f"data {name}", *([f"stored {wrong} {name}"] if wrong else []))
+            drawn = answers.draw(name, digit, wrong)
+            print(shown(drawn["samples"][0], drawn["among"], fancy), flush=True)
+        except DigitcnnError as error:
+            print(error, flush=True)
+        reply = input("Enter next, m or s data, 0-9 class, a all, w misread, q quit > ")
+        for key in reply.strip().lower():
+            if key == "q":
+                return
+            if key in "ms":
+                name, digit, wrong = {"m": "mnist", "s": "svhn"}[key], None, None
+            elif key == "a":
+                digit = wrong = None
+            elif key == "w":  # errors of the data set's own network, then the other's, then all
+                order = [None, name, *(other for other in sources.NAMES if other != name)]
+                wrong = order[(order.index(wrong) + 1) % 3]
+            elif key in "0123456789":
+                digit = int(key)
+
+
+def load(answers: Answers, *parts: str) -> None:
+    """Load what is not there yet of `parts`. Raises `DigitcnnError` for the first missing."""
+    state = answers.state()
+    needed = [part for part in parts if state[part] != "ready"]
+    for sentence in answers.load(needed) if needed else ():
+        raise DigitcnnError(sentence)
 
 
 def colourful() -> bool:

@@ -1,9 +1,9 @@
 """Server: the demonstration's page and its JSON, from the standard library alone.
 
 Gradio would do the same with dozens of packages, seconds of imports and calls home. This serves
-the three files of ``page/`` and four addresses below ``/api/``, on the loopback interface
+the files of ``page/`` and five addresses below ``/api/``, on the loopback interface
 only, and answers nobody but a page that it served: another host name (DNS rebinding), another
-origin and a request that is too large are refused.
+origin and a request that is too large are refused, and a client that takes too long is left.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ import base64
 import contextlib
 import io
 import json
+import socket
 import socketserver
+import time
 import traceback
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -28,12 +30,14 @@ if TYPE_CHECKING:
 ADDRESS = "127.0.0.1"
 PORT, TRIES = 8765, 20
 LIMIT = 25_000_000  # bytes of a picture file
+PATIENCE = 10.0  # seconds in which a client has to have sent its request
 DRAWN = 12  # samples at once
 ASSETS = Path(__file__).resolve().parent / "page"
 FILES = {  # nothing else is served, so no path can lead elsewhere
     "/": ("index.html", "text/html; charset=utf-8"),
     "/demo.css": ("demo.css", "text/css; charset=utf-8"),
     "/demo.js": ("demo.js", "text/javascript; charset=utf-8"),
+    "/board.js": ("board.js", "text/javascript; charset=utf-8"),
 }
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -55,6 +59,7 @@ class Server(ThreadingHTTPServer):
     """Serves what `answers` has; before it is set, everything is loading."""
 
     daemon_threads = True
+    request_queue_size = 128  # a page of a class room's worth of requests at once
     answers: Answers | None = None
 
     def server_bind(self) -> None:
@@ -81,15 +86,39 @@ def listen(port: int | None = None) -> Server:
     )
 
 
+class Timed(io.RawIOBase):
+    """What a client sends, for `PATIENCE` seconds in all, so that no drip keeps a thread."""
+
+    def __init__(self, connection: socket.socket):
+        self._connection, self._until = connection, time.monotonic() + PATIENCE
+
+    def readable(self) -> bool:
+        """It is there to be read."""
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Receive into `buffer`; raises TimeoutError when the time is over."""
+        self._connection.settimeout(max(self._until - time.monotonic(), 1e-3))
+        try:
+            return self._connection.recv_into(buffer)
+        finally:
+            self._connection.settimeout(PATIENCE)  # an answer has its own time
+
+
 class Handler(BaseHTTPRequestHandler):
     """One request: a file of the page, or JSON; an error is a sentence."""
 
     server: Server
-    timeout = 30  # seconds that a silent client may keep a thread
+
+    def setup(self) -> None:
+        """Read from a client that has little time."""
+        super().setup()
+        self.rfile = io.BufferedReader(Timed(self.connection))
 
     def do_GET(self) -> None:
         """Send a file of the page, or what the answers say."""
         routes = {"state": self._state, "samples": self._samples, "map": self._map}
+        routes["examples"] = lambda query: self._answers().part("examples")
         self._answer({f"/api/{name}": route for name, route in routes.items()})
 
     def do_POST(self) -> None:

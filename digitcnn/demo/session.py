@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -30,6 +31,7 @@ from .. import (
 from ..files import DigitcnnError
 from ..model import CLASSES
 from ..sources import NAMES, TITLES
+from .examples import examples
 
 NEAREST = 15  # samples that say where a picture belongs in a map
 MAP_SIZE = 1000  # places in a map are whole numbers from 0 to this
@@ -37,7 +39,7 @@ MAP_SIZE = 1000  # places in a map are whole numbers from 0 to this
 
 class Answers:
     """The demonstration's parts, loaded one by one: ``model m``, ``stored m d``, ``map m d``,
-    ``data d`` for models m and data sets d.
+    ``data d`` for models m and data sets d, ``examples``.
 
     Args:
         seed: for the same random samples each time.
@@ -47,25 +49,32 @@ class Answers:
         self._random = np.random.default_rng(seed)
         self._steps: dict[str, Callable[[], object]] = {
             **{f"model {model}": partial(inference.load, model) for model in NAMES},
-            **{f"stored {m} {d}": partial(stored_predictions, m, d) for m in NAMES for d in NAMES},
-            **{f"map {m} {d}": partial(stored_map, m, d) for m in NAMES for d in NAMES},
             **{f"data {name}": partial(test_images, name) for name in NAMES},
+            **{f"stored {m} {d}": partial(stored_predictions, m, d) for m in NAMES for d in NAMES},
+            "examples": examples,
+            **{f"map {m} {d}": partial(stored_map, m, d) for m in NAMES for d in NAMES},
         }
         self._ready: dict[str, object] = {}
         self._missing: dict[str, str] = {}
 
     def load(self, parts: Iterable[str] = ()) -> Iterator[str]:
-        """Load `parts` (default: all), the quick ones first; yield a sentence for each missing."""
-        for name in parts or self._steps:
-            try:
-                self._ready[name] = self._steps[name]()
-            except DigitcnnError as error:
-                self._missing[name] = str(error)
-            except Exception as error:  # the demonstration goes on without this part
-                traceback.print_exc()
-                self._missing[name] = f"The {name} failed ({type(error).__name__}): see terminal."
-            if name in self._missing:
-                yield self._missing[name]
+        """Load `parts` (default: all), the first shown first; yield a sentence for each missing.
+
+        Three at once: most of the time goes into checksums and decompression, outside of Python.
+        """
+        with ThreadPoolExecutor(3) as pool:
+            yield from filter(None, pool.map(self._load, parts or list(self._steps)))
+
+    def _load(self, name: str) -> str:
+        """Load one part; the sentence that says why if it is missing."""
+        try:
+            self._ready[name] = self._steps[name]()
+        except DigitcnnError as error:
+            self._missing[name] = str(error)
+        except Exception as error:  # the demonstration goes on without this part
+            traceback.print_exc()
+            self._missing[name] = f"The {name} failed ({type(error).__name__}): see terminal."
+        return self._missing.get(name, "")
 
     def state(self) -> dict[str, str]:
         """Each part as ``ready``, ``loading`` or the sentence that says why it is missing."""

@@ -1,19 +1,24 @@
-// The demonstration: random test samples, drawings and photographs, read by both networks.
+// The demonstration: random test samples, read by both networks; board.js has pictures of one's own.
 "use strict";
 const $ = id => document.getElementById(id), all = (query, root = document) => [...root.querySelectorAll(query)];
 const TITLES = { mnist: "MNIST", svhn: "SVHN" }, MODELS = Object.keys(TITLES);
 const filter = { data: "mnist", digit: "", wrong: "" };
-let view = "samples", parts = {}, limit = Infinity, drawn = [], at = 0, photo = null, turn = 0;
+let view = "samples", parts = {}, limit = Infinity, drawn = [], at = 0, turn = 0, asked = 0, asking = 0, saying;
 const seen = {};  // by view: what is shown, with both networks' answers
 const maps = {};
 
 async function ask(path, options) {  // JSON, or an Error whose message is the server's sentence
-  const reply = await fetch(path, options).catch(() => {
-    throw new Error("The demonstration does not answer: is it still running in the terminal?");
-  });
-  const found = await reply.json();
-  if (!reply.ok) throw new Error(found.error);
-  return found;
+  asking++;
+  try {
+    const reply = await fetch(path, options).catch(() => fetch(path, options)).catch(() => {
+      throw new Error("The demonstration does not answer: is it still running in the terminal?");
+    });
+    const found = await reply.json();
+    if (!reply.ok) throw new Error(found.error);
+    return found;
+  } finally {
+    asking--;
+  }
 }
 
 const ready = name => parts[name] === "ready";
@@ -21,6 +26,17 @@ const why = name => ready(name) || parts[name] === "loading" || !parts[name] ? "
 
 function notice(text = "") {
   $("notice").textContent = text;
+}
+
+function announce() {  // to a screen reader, once, when a step has come to rest
+  clearTimeout(saying);
+  saying = setTimeout(() => {
+    const item = seen[view], empty = { draw: "The drawing board is empty.", photo: "No picture is chosen." };
+    const answers = MODELS.map(model => [`${TITLES[model]} network:`,
+      ...all(".answer p *", cards[model]).map(part => part.textContent)].join(" "));
+    const text = $("notice").textContent || (item ? [item.spoken || "Your picture", ...answers].join(". ") : empty[view] || "");
+    if ($("said").textContent !== text) $("said").textContent = text;
+  }, 400);
 }
 
 // What is there --------------------------------------------------------------------------------
@@ -40,17 +56,20 @@ async function watch() {
 }
 
 function refresh() {  // sentences about what is missing or still loading
-  const data = `data ${filter.data}`, wrong = `stored ${filter.wrong} ${filter.data}`;
+  const data = `data ${filter.data}`, wrong = `stored ${filter.wrong} ${filter.data}`, every = Object.values(parts);
+  $("progress").hidden = every.length && !every.includes("loading");
+  if (every.length) $("progress").value = every.filter(part => part !== "loading").length / every.length;
   const loading = MODELS.some(m => !ready(`model ${m}`) && !why(`model ${m}`));
   const waiting = view === "samples" && !ready(data) && !why(data);
   notice(loading ? "Loading the networks …" : view !== "samples" ? "" : why(data) ?
     `${why(data)} Drawing and photographs work without it.` : waiting ?
       `Reading the test samples of ${TITLES[filter.data]} …` : "");
   $("next").disabled = !ready(data);
-  all("#wrong option").forEach(option => {
-    option.disabled = option.value && !ready(`stored ${option.value} ${filter.data}`);
-    option.title = option.value && why(`stored ${option.value} ${filter.data}`);
-  });
+  for (const button of all("[data-wrong]")) if (button.dataset.wrong) {
+    const stored = `stored ${button.dataset.wrong} ${filter.data}`;
+    Object.assign(button, { disabled: !ready(stored), title: why(stored) });
+  }
+  if (ready("examples") && !$("examples").children.length) examples();
   if (filter.wrong && why(wrong)) notice(why(wrong));
   show();
 }
@@ -59,7 +78,7 @@ function refresh() {  // sentences about what is missing or still loading
 
 const cards = Object.fromEntries(all(".card").map(card => {
   card.append($("card").content.cloneNode(true));
-  card.querySelector("h2").textContent = `${TITLES[card.dataset.model]} network`;
+  card.querySelector("h2").textContent = card.querySelector(".answer p").dataset.title = `${TITLES[card.dataset.model]} network`;
   for (let digit = 0; digit < 10; digit++) {
     const bar = document.createElement("div");
     bar.className = "bar";
@@ -78,12 +97,14 @@ function show() {
   const item = seen[view];
   $("seen").hidden = !item || view !== "samples";
   $("how").hidden = view === "samples";
+  if (view !== "samples") press("prepare", prepare[view]);
   if (!$("seen").hidden) {
     $("pixels").src = item.pixels;
     $("caption").textContent = item.caption;
     $("pixels").alt = item.caption;
   }
   for (const model of MODELS) answer(cards[model], model, item);
+  announce();
 }
 
 function answer(card, model, item) {
@@ -118,9 +139,14 @@ function answer(card, model, item) {
 
 async function locate(figure, model, name, said, digit, known) {  // the sample's place in the UMAP
   const key = `${model} ${name}`, mine = figure.turn = ++turn;
+  if (figure.shown !== key) {  // the old map goes at once
+    figure.querySelector("canvas").width = 0;
+    figure.querySelector("figcaption").textContent = "The map is loading …";
+  }
   maps[key] ||= ask(`api/map?model=${model}&data=${name}`);
   const map = await maps[key].catch(() => delete maps[key] && null);
   if (!map || mine !== figure.turn || figure.hidden) return;
+  figure.shown = key;
   const canvas = figure.querySelector("canvas"), pen = canvas.getContext("2d");
   const zoom = window.devicePixelRatio || 1, wide = canvas.clientWidth, high = canvas.clientHeight;
   const style = getComputedStyle(canvas), ink = style.color, ground = getComputedStyle(figure.parentNode).backgroundColor;
@@ -165,8 +191,10 @@ async function locate(figure, model, name, said, digit, known) {  // the sample'
 
 async function draw() {
   const query = new URLSearchParams(Object.entries(filter).filter(([, value]) => value));
+  const mine = ++asked;
   try {
     const { samples, among } = await ask(`api/samples?${query}`);
+    if (mine !== asked) return;  // of an earlier step
     notice();
     drawn = samples;
     $("strip").replaceChildren(...drawn.map((sample, i) => {
@@ -186,11 +214,14 @@ async function draw() {
     }));
     const score = MODELS.map(m => `${TITLES[m]} network ${drawn.filter(s => s.answers[m] &&
       most(s.answers[m].probabilities) === s.label).length}`).join("\n");
+    for (const sample of drawn) sample.spoken =
+      `${TITLES[sample.data]} test sample ${sample.position}, labelled ${sample.label}`;
     for (const sample of drawn) sample.caption = `${TITLES[sample.data]} test sample ` +
       `${sample.position.toLocaleString("en-GB")},\nlabelled ${sample.label}\n\nRight of these ${drawn.length}:\n` +
       `${score}\n\nDrawn from ${among.toLocaleString("en-GB")}`;
     choose(0);
   } catch (error) {
+    if (mine !== asked) return;
     drawn = [];
     delete seen.samples;
     $("strip").replaceChildren();
@@ -206,163 +237,31 @@ function choose(i) {
   show();
 }
 
-function set(changes) {  // change the filter, then draw with it
-  Object.assign(filter, changes);
-  all("[data-data]").forEach(b => b.setAttribute("aria-pressed", b.dataset.data === filter.data));
-  $("digit").value = filter.digit;
-  $("wrong").value = filter.wrong;
+function press(name, value) {  // shows which button of a group is chosen
+  all(`[data-${name}]`).forEach(b => b.setAttribute("aria-pressed", b.dataset[name] === String(value)));
+}
+
+function set(changes) {  // change the filter, then draw with it; another data set begins unfiltered
+  Object.assign(filter, "data" in changes ? { digit: "", wrong: "" } : {}, changes);
+  for (const [name, value] of Object.entries(filter)) press(name, value);
   open("samples");
   draw();
 }
 
-for (let digit = 0; digit < 10; digit++) $("digit").add(new Option(digit, digit));
-$("digit").addEventListener("change", event => set({ digit: event.target.value }));
-$("wrong").addEventListener("change", event => set({ wrong: event.target.value }));
+for (let digit = 0; digit < 10; digit++) {
+  const button = Object.assign(document.createElement("button"), { textContent: digit });
+  button.dataset.digit = digit;
+  $("digits").append(button);
+}
+for (const name of ["data", "digit", "wrong"]) all(`[data-${name}]`).forEach(button =>
+  button.addEventListener("click", () => set({ [name]: button.dataset[name] })));
 $("next").addEventListener("click", draw);
-all("[data-data]").forEach(button => button.addEventListener("click", () => set(button.dataset)));
-
-// Drawings and photographs ---------------------------------------------------------------------
-
-const sent = { busy: false, next: null }, given = {};  // by view: the picture that was sent
-let prepare = "auto";
-
-async function send(kind, blob) {  // the newest picture wins
-  given[kind] = blob;
-  if (sent.busy) return void (sent.next = [kind, blob]);
-  sent.busy = true;
-  try {
-    if (blob.size > limit) throw new Error(`The file is too large: give one of at most ${limit / 1e6} MB.`);
-    const found = await ask(`api/picture?prepare=${prepare}`, { method: "POST", body: blob });
-    if (kind === "photo" || inked) seen[kind] = found;  // unless cleared meanwhile
-    if (view === kind) notice();
-  } catch (error) {
-    delete seen[kind];
-    notice(error.message);
-  }
-  sent.busy = false;
-  show();
-  const next = sent.next;
-  sent.next = null;
-  if (next) await send(...next);
-}
-
-function how(name) {  // the digit found first, or the whole picture
-  prepare = name;
-  all("[data-prepare]").forEach(b => b.setAttribute("aria-pressed", b.dataset.prepare === name));
-  for (const kind of ["draw", "photo"]) if (seen[kind]) send(kind, given[kind]);
-}
-
-all("[data-prepare]").forEach(button => button.addEventListener("click", () => how(button.dataset.prepare)));
-
-const pad = $("pad"), ink = pad.getContext("2d", { willReadFrequently: true });
-let paper = "black", inked = false, last = null;
-
-const spot = (canvas, event) => {
-  const frame = canvas.getBoundingClientRect();
-  return [(event.clientX - frame.left) * canvas.width / frame.width, (event.clientY - frame.top) * canvas.height / frame.height];
-};
-
-function clear() {
-  ink.fillStyle = paper;
-  ink.fillRect(0, 0, 512, 512);
-  delete seen.draw;
-  inked = false;
-  show();
-}
-
-function stroke(event) {
-  const to = spot(pad, event);
-  Object.assign(ink, { lineWidth: 42, lineCap: "round", strokeStyle: paper === "black" ? "#fff" : "#000" });
-  ink.beginPath();
-  ink.moveTo(...last);
-  ink.lineTo(...to);
-  ink.stroke();
-  last = to;
-  inked = true;
-  pad.toBlob(blob => send("draw", blob));
-}
-
-pad.addEventListener("pointerdown", event => {
-  if (event.isTrusted) pad.setPointerCapture(event.pointerId);
-  last = spot(pad, event);
-  stroke(event);
-});
-pad.addEventListener("pointermove", event => last && stroke(event));
-for (const end of ["pointerup", "pointercancel"]) pad.addEventListener(end, () => { last = null; });
-$("clear").addEventListener("click", clear);
-all("[data-paper]").forEach(button => button.addEventListener("click", () => {
-  if (paper === button.dataset.paper) return;
-  paper = button.dataset.paper;
-  all("[data-paper]").forEach(b => b.setAttribute("aria-pressed", b === button));
-  Object.assign(ink, { globalCompositeOperation: "difference", fillStyle: "#fff" });
-  ink.fillRect(0, 0, 512, 512);  // the negative
-  ink.globalCompositeOperation = "source-over";
-  if (inked) pad.toBlob(blob => send("draw", blob));
-}));
-
-const shot = $("photo"), film = shot.getContext("2d");
-
-async function take(file) {
-  open("photo");
-  photo = await createImageBitmap(file).catch(() => null);
-  $("shot").hidden = $("crop").hidden = !photo;
-  await send("photo", file);
-  frame();
-}
-
-function frame(square) {  // the photograph, and the part that is chosen of it
-  if (!photo) return;
-  const scale = 512 / Math.max(photo.width, photo.height), w = photo.width * scale, h = photo.height * scale;
-  film.clearRect(0, 0, 512, 512);
-  film.drawImage(photo, (512 - w) / 2, (512 - h) / 2, w, h);
-  Object.assign(film, { strokeStyle: "#fff", lineWidth: 3, shadowColor: "#000", shadowBlur: 6 });
-  if (square) film.strokeRect(...square);
-  film.shadowBlur = 0;
-  return { scale, left: (512 - w) / 2, top: (512 - h) / 2 };
-}
-
-let corner = null, square = null;
-shot.addEventListener("pointerdown", event => {
-  if (event.isTrusted) shot.setPointerCapture(event.pointerId);
-  corner = spot(shot, event);
-  square = null;
-});
-shot.addEventListener("pointermove", event => {
-  if (!corner) return;
-  const [x, y] = spot(shot, event), [dx, dy] = [x - corner[0], y - corner[1]];
-  const side = Math.max(Math.abs(dx), Math.abs(dy));
-  square = side < 12 ? null : [dx < 0 ? corner[0] - side : corner[0], dy < 0 ? corner[1] - side : corner[1], side, side];
-  frame(square);
-});
-shot.addEventListener("pointerup", () => {
-  corner = null;
-  const { scale, left, top } = frame(square), part = document.createElement("canvas");
-  const [x, y, side] = square || [left, top, 512];
-  const [wide, high] = square ? [side, side] : [photo.width * scale, photo.height * scale];
-  [part.width, part.height] = [wide / scale, high / scale].map(value => Math.max(1, Math.round(Math.min(value, 2000))));
-  part.getContext("2d").drawImage(photo, (x - left) / scale, (y - top) / scale, wide / scale, high / scale,
-    0, 0, part.width, part.height);
-  part.toBlob(blob => send("photo", blob));
-});
-
-$("file").addEventListener("change", event => {
-  if (event.target.files.length) take(event.target.files[0]);
-  event.target.value = "";
-});
-addEventListener("paste", event => {
-  if (event.clipboardData.files.length) take(event.clipboardData.files[0]);
-});
-for (const kind of ["dragover", "drop"]) addEventListener(kind, event => {
-  event.preventDefault();
-  $("drop").classList.toggle("over", kind === "dragover");
-  if (kind === "drop" && event.dataTransfer.files.length) take(event.dataTransfer.files[0]);
-});
 
 // Views, theme, keys ---------------------------------------------------------------------------
 
 function open(name) {
   view = name;
-  all("[data-view]").forEach(b => b.setAttribute("aria-pressed", b.dataset.view === name));
+  press("view", name);
   all("[data-panel]").forEach(panel => { panel.hidden = panel.dataset.panel !== name; });
   refresh();
 }
@@ -377,21 +276,30 @@ function theme() {
 all("[data-view]").forEach(button => button.addEventListener("click", () => open(button.dataset.view)));
 $("theme").addEventListener("click", theme);
 addEventListener("resize", show);
+const KEYS = {  // whatever has the focus
+  n: () => { open("samples"); draw(); },
+  m: () => set({ data: "mnist" }),
+  s: () => set({ data: "svhn" }),
+  a: () => set({ digit: "", wrong: "" }),
+  w: () => {  // errors of the data set's own network, then of the other one, then everything
+    const order = ["", filter.data, MODELS.find(model => model !== filter.data)];
+    set({ wrong: order[(order.indexOf(filter.wrong) + 1) % 3] });
+  },
+  arrowright: () => view === "samples" && drawn.length && choose(at + 1),
+  arrowleft: () => view === "samples" && drawn.length && choose(at - 1),
+  b: () => lift(),
+  d: () => open("draw"),
+  p: () => open("photo"),
+  c: () => view === "draw" && clear(),
+  r: () => view === "draw" && hold(tool === "pen" ? "rubber" : "pen"),
+  f: () => view !== "samples" && how(prepare[view] === "auto" ? "none" : "auto"),
+  l: theme,
+};
 addEventListener("keydown", event => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("select")) return;
-  const key = event.key.toLowerCase(), step = { arrowright: 1, arrowleft: -1 }[key];
-  if (step && view === "samples" && drawn.length) choose(at + step);
-  else if (key === "n") { open("samples"); draw(); }
-  else if (key === "m" || key === "s") set({ data: key === "m" ? "mnist" : "svhn" });
-  else if (/^[0-9]$/.test(key)) set({ digit: key });
-  else if (key === "a") set({ digit: "", wrong: "" });
-  else if (key === "w") set({ wrong: filter.wrong ? "" : filter.data });
-  else if (key === "d") open("draw");
-  else if (key === "p") open("photo");
-  else if (key === "c") clear();
-  else if (key === "f" && view !== "samples") how(prepare === "auto" ? "none" : "auto");
-  else if (key === "l") theme();
-});
-
-clear();
-watch();
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  const key = event.key.toLowerCase(), digit = /^[0-9]$/.test(key);
+  if (!digit && !Object.hasOwn(KEYS, key)) return;
+  event.preventDefault();
+  if (digit) set({ digit: key });
+  else KEYS[key]();
+}, true);
