@@ -14,7 +14,7 @@ from digitcnn.demo import examples, server
 from digitcnn.demo import session as module
 from digitcnn.files import DigitcnnError
 from digitcnn.pictures import Picture
-from digitcnn.report import attributes
+from digitcnn.report import attributes, difficulty
 from digitcnn.sources import NAMES
 
 SCRIPT = (Path(__file__).resolve().parent.parent / "DEMONSTRATION.md").read_text("utf-8")
@@ -76,9 +76,9 @@ def test_minute_3_what_is_more_frequent_among_errors():
     says("neighbours are not.")
     for split in ("validation", "test"):
         needed(attributes.measurements.load, "svhn", split)
-    supported = set(attributes.explained("svhn").order)
-    assert supported >= {"blurred", "low contrast", "small or off-centre"}
-    assert "neighbour" not in supported
+    ratio = difficulty.associations("svhn")["ratio"]
+    assert all(ratio[name].low > 1 for name in ("blurred", "low contrast", "small or off-centre"))
+    assert ratio["neighbour"].high < 1
 
 
 def test_minute_4_mnists_errors_fit_on_a_few_draws():

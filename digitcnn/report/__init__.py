@@ -6,11 +6,14 @@ puts numbers into its prose with `percent`, `number` and `interval`; it computes
 
 from __future__ import annotations
 
+import ast
 import math
 import random
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -156,6 +159,40 @@ def table(
         for letter, dash in zip(letters, dashes, strict=True)
     ]
     return Markdown("\n".join("| " + " | ".join(row) + " |" for row in (head, rule, *body)))
+
+
+class Both(NamedTuple):
+    """The same of both data sets."""
+
+    mnist: Any
+    svhn: Any
+
+    def items(self) -> list[tuple[str, Any]]:
+        """Name and value of each."""
+        return list(self._asdict().items())
+
+
+def both(function: Callable[[str], Any]) -> Both:
+    """What a function of a data set's name gives for each."""
+    return Both(function("mnist"), function("svhn"))
+
+
+def source(*wanted: str) -> Markdown:
+    """The source of definitions of this package as they stand, as a block of code.
+
+    Args:
+        wanted: ``module: name name …``, the module by its dotted name within the package.
+    """
+    found = []
+    for each in wanted:
+        module, _, names = each.partition(": ")
+        text = Path(files.__file__).with_name(f"{module}.py").read_text(encoding="utf-8")
+        definitions = {getattr(node, "name", ""): node for node in ast.parse(text).body}
+        for name in names.split():
+            found.append(f"# digitcnn/{module}.py")
+            found.append(ast.get_source_segment(text, definitions[name]))
+    code = "\n\n".join("\n".join(pair) for pair in zip(found[::2], found[1::2], strict=True))
+    return Markdown(f"```python\n{code}\n```")
 
 
 def copies() -> dict[str, str]:

@@ -94,6 +94,10 @@ class Confusions:
         """The next."""
         return self.rows[1]
 
+    def pairs(self, count: int) -> list[evaluation.Pair]:
+        """The most frequent confusions."""
+        return [evaluation.Pair(*row.pair, row.count) for row in self.rows[:count]]
+
     def of(self, true: int, predicted: int) -> Confusion:
         """One confusion. Raises `DigitcnnError` if the training makes no such error."""
         for row in self.rows:
@@ -154,6 +158,20 @@ def remedied(run: str = "svhn") -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows, dtype=object)
+
+
+def remedies_table() -> pd.DataFrame:
+    """`remedied` as shown."""
+    found = remedied()
+    return pd.DataFrame(
+        {
+            "undone": found["code"],
+            "mended with it": found["mended"].map(lambda share: share.full),
+            "mended without it": found["mended_without"].map(lambda share: share.full),
+            "errors before": found["before"],
+            "errors after": found["after"],
+        }
+    )
 
 
 def edits_table() -> pd.DataFrame:

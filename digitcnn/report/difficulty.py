@@ -15,6 +15,7 @@ from .. import division, predictions, runs, stats, store
 from ..stats import Comparison, Estimate
 from . import attributes
 from .origin_errors import Group, errors, group
+from .values import Average, Ratio, Share
 
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)  # inverse strengths of the probe's penalty that are tried
 
@@ -38,8 +39,8 @@ class Gap(NamedTuple):
     mnist: Estimate
     svhn: Estimate
     standardised: Estimate
-    accounted: Estimate
-    alike: float
+    accounted: Average
+    alike: Share
     covered: float
     each: dict[int, float]
 
@@ -75,8 +76,9 @@ def gap(chosen: tuple[str, ...] = tuple(attributes.ATTRIBUTES)) -> Gap:
     present = {n: np.bincount(strata[n], minlength=cells) > 0 for n in runs.DATA}
     seeds = {n: {runs.get(run).seed: wrong[n][run] for run in runs.trainings(n)} for n in runs.DATA}
     return Gap(
-        *values,
-        float(present["mnist"][strata["svhn"]].mean()),
+        *values[:3],
+        Average(values[3]),
+        Share(present["mnist"][strata["svhn"]].sum(), len(strata["svhn"])),
         float(present["svhn"][strata["mnist"]].mean()),
         {
             seed: float(rates({n: counted(n, [seeds[n][seed]]) for n in runs.DATA})[-1])
@@ -84,6 +86,22 @@ def gap(chosen: tuple[str, ...] = tuple(attributes.ATTRIBUTES)) -> Gap:
             if seed in seeds["svhn"]
         },
     )
+
+
+def table() -> pd.DataFrame:
+    """How frequent each attribute is in both test splits, and among SVHN's errors, as shown."""
+    found = {name: associations(name) for name in runs.DATA}
+    rows = [
+        {
+            "property": attribute,
+            "in MNIST": Average(found["mnist"].loc[attribute, "among_all"]),
+            "in SVHN": Average(row["among_all"]),
+            "in SVHN's errors": Average(row["among_errors"]),
+            "ratio": Ratio(row["ratio"]).at(1),
+        }
+        for attribute, row in found["svhn"].iterrows()
+    ]
+    return pd.DataFrame(rows, dtype=object)
 
 
 def associations(name: str, split: str = "test") -> pd.DataFrame:

@@ -63,6 +63,11 @@ def confusion(p: Predictions | Answers) -> np.ndarray:
     return stats.confusion(p.labels, p.predicted)
 
 
+def matrix(name: str) -> np.ndarray:
+    """`confusion` of a data set's first training on its own test split."""
+    return confusion(predictions.predict(name, name))
+
+
 # The two models ----------------------------------------------------------------------------------
 
 
