@@ -1,50 +1,28 @@
-"""The rates that the estimates of `digitcnn status` rest on, and one epoch of each kind of run.
+"""One epoch of each kind of run, held against the estimate of `digitcnn status`.
 
-    python benchmarks/epochs.py [--processes 2] [--seconds 20]
+    python benchmarks/epochs.py [--steps 150] [RUN ...]
 
-Each of so many single-threaded processes learns from SVHN's training images with the main recipe,
-then evaluates validation images in float32, for a fixed time after a warm-up; printed are images
-per second of one process alone and of all together. Then one epoch of a run of each kind is timed
-in one process (of the long ones, a part of an epoch, scaled) and held against the estimate. Only on
-an idle machine do the figures mean anything.
+An epoch with what is evaluated after it is timed in one process, at each resolution of the run; of
+long epochs, so many steps, scaled. The rates that the estimates rest on are measured by
+`performance.py`. Only on an idle machine do the figures mean anything.
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
+import dataclasses
 import time
+from collections.abc import Iterator
 
 import torch
 
-from digitcnn import division, runs, status
+from digitcnn import division, grid, runs, status
 from digitcnn.training import Training, predict_logits, reproducible
 
 KINDS = (
     "mnist", "svhn", "mnist-official", "svhn-case1", "svhn-many", "svhn-case3",
-    "mnist-exp-recipe", "svhn-exp-recipe", "mnist-transfer-all",
+    "mnist-exp-recipe", "svhn-exp-recipe", "svhn-exp-resolutions", "mnist-transfer-all",
 )  # fmt: skip
-LIMIT = 150  # steps timed of a long epoch
-
-
-def rates(seconds: float) -> tuple[float, float]:
-    """Images learned from and evaluated per second by this process, on one thread."""
-    torch.set_num_threads(1)
-    device = torch.device("cpu")
-    run = runs.MAIN["svhn"]
-    with reproducible(run.seed, device):
-        training = Training(run, division.pool(run.data), device)
-        timed_steps(training, 20)  # a warm-up
-        learned, began = 0, time.perf_counter()
-        while time.perf_counter() - began < seconds:
-            learned += timed_steps(training, 10)[1]
-        learned_rate = learned / (time.perf_counter() - began)
-        images, _ = training.held_out["validation"]
-        evaluated, began = 0, time.perf_counter()
-        while time.perf_counter() - began < seconds:
-            predict_logits(training.averaged.module, images[:1000])
-            evaluated += 1000
-        return learned_rate, evaluated / (time.perf_counter() - began)
 
 
 def timed_steps(training: Training, steps: int) -> tuple[float, int]:
@@ -63,50 +41,52 @@ def timed_steps(training: Training, steps: int) -> tuple[float, int]:
     return seconds, steps * training.batch
 
 
-def epoch(name: str) -> tuple[float, float]:
-    """Seconds of a run's epoch with what it evaluates after each, measured and estimated."""
+def stages(run: runs.RunConfig) -> Iterator[runs.RunConfig]:
+    """The run as if it stayed at each of its resolutions throughout."""
+    for size, _ in run.resolutions:
+        yield dataclasses.replace(run, resolutions=((size, 1.0), (32, 0.0)))
+
+
+def epoch(run: runs.RunConfig, limit: int) -> tuple[float, float]:
+    """Seconds of a run's epoch with what it evaluates after each, measured and estimated.
+
+    Args:
+        limit: how many steps are timed at most.
+    """
     torch.set_num_threads(1)
-    run, device = runs.get(name), torch.device("cpu")
+    device = torch.device("cpu")
     with reproducible(run.seed, device):
         training = Training(run, division.pool(run.data), device)
         steps = training.steps // run.epochs
-        timed_steps(training, min(steps, 10))
-        taken = min(steps, LIMIT)
+        taken = min(steps, limit)
+        timed_steps(training, min(taken, 10))  # a warm-up
         measured = timed_steps(training, taken)[0] * steps / taken
+        estimated = status.seconds_to_learn(run) / run.epochs
         if run.evaluate_every_epoch:
             for images, _ in training.held_out.values():
                 part = images[:2000]
                 began = time.perf_counter()
                 predict_logits(training.averaged.module, part)
                 measured += (time.perf_counter() - began) * len(images) / len(part)
-    estimated = status.images_to_learn(run) / run.epochs / status.LEARNED_PER_SECOND
-    if run.evaluate_every_epoch:
-        judged = sum(len(images) for images, _ in training.held_out.values())
-        estimated += judged / status.EVALUATED_PER_SECOND
+                estimated += len(images) / status.EVALUATED_PER_SECOND
     return measured, estimated
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, in a process like those of `digitcnn train`, and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--processes", type=int, default=status.cores())
-    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("runs", metavar="RUN", nargs="*", default=KINDS)
+    parser.add_argument("--steps", type=int, default=150, help="timed of an epoch; default 150")
     options = parser.parse_args()
-    alone = rates(options.seconds)
-    print(f"one process: {alone[0]:.0f} learned, {alone[1]:.0f} evaluated per second")
-    with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
-        found = pool.map(rates, [options.seconds] * options.processes, chunksize=1)
-    both = [sum(part) for part in zip(*found, strict=True)]
-    print(
-        f"{options.processes} processes: {both[0]:.0f} learned ({both[0] / alone[0]:.2f} times), "
-        f"{both[1]:.0f} evaluated ({both[1] / alone[1]:.2f} times) per second"
-    )
-    for name in KINDS:
-        measured, estimated = epoch(name)
-        print(
-            f"{name}: an epoch {measured:.1f} s, estimated {estimated:.1f} s "
-            f"({measured / estimated - 1:+.0%})"
-        )
+    with grid.environment_of_workers(), grid.process_pool(1) as pool:
+        for name in options.runs:
+            for run in stages(runs.get(name)):
+                measured, estimated = pool.submit(epoch, run, options.steps).result()
+                print(
+                    f"{name} at {run.resolutions[0][0]} pixels: an epoch {measured:.1f} s, "
+                    f"estimated {estimated:.1f} s ({measured / estimated - 1:+.0%})",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

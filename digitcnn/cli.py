@@ -80,6 +80,7 @@ def parser() -> argparse.ArgumentParser:
         train_command, "train", "train the runs that are missing or stale, several at once",
         "digitcnn train", "digitcnn train svhn", "digitcnn train --all", "digitcnn train imbalance",
         "digitcnn train 'mnist-exp-*' --jobs 4", "DIGITCNN_PROFILE=quick digitcnn train mnist",
+        "digitcnn train --all --scheduler tcp://127.0.0.1:8786",
     )  # fmt: skip
     train.add_argument(
         "runs", metavar="RUN", nargs="*",
@@ -88,6 +89,9 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--all", action="store_true", help="every run that `digitcnn status` lists")
     train.add_argument(
         "--jobs", metavar="N", type=int, help="processes at once, one thread each (default: cores)"
+    )
+    train.add_argument(
+        "--scheduler", metavar="ADDRESS", help="train on the workers of a Dask cluster (see README)"
     )
     train.add_argument(
         "--checkpoints", metavar="DIR", help="keep unfinished training there instead of in cache/"
@@ -151,6 +155,11 @@ def train_command(options: argparse.Namespace) -> int:
 
     if options.jobs is not None and options.jobs < 1:
         raise DigitcnnError("--jobs must be at least 1: omit it for one process per core.")
+    if options.scheduler and (options.jobs or options.checkpoints):
+        raise DigitcnnError(
+            "--scheduler goes without --jobs and --checkpoints: the workers decide, with their "
+            "number and their own DIGITCNN_CHECKPOINTS."
+        )
     if options.checkpoints:
         os.environ["DIGITCNN_CHECKPOINTS"] = options.checkpoints
     chosen = grid.chosen(options.runs or ([] if options.all else list(runs.MAIN)), options.all)
@@ -166,16 +175,25 @@ def train_command(options: argparse.Namespace) -> int:
             f"{len(waiting)} runs would have to be trained ({', '.join(r.id for r in waiting[:3])}"
             f"{', …' if len(waiting) > 3 else ''}), but DIGITCNN_TRAIN is 'never': unset it."
         )
+    if options.scheduler:
+        from . import cluster
+
+        print(f"To train: {len(waiting)}, on the workers of {options.scheduler}.", flush=True)
+        return _report_failures(cluster.train(waiting, options.scheduler), len(waiting))
     device = checkpoints.pick_device().type
     jobs = options.jobs or (status.cores() if device == "cpu" else 1)
     jobs = min(jobs, len(waiting))
     left = status.together(sum(status.seconds(run) for run in waiting), jobs)
     estimate = f", about {status.duration(left)} on idle cores" if device == "cpu" else ""
     print(f"To train: {len(waiting)}, {jobs} at once on {device}{estimate}.", flush=True)
-    failed = grid.train(waiting, jobs)
+    return _report_failures(grid.train(waiting, jobs), len(waiting))
+
+
+def _report_failures(failed: dict[str, str], tried: int) -> int:
+    """Say which of the runs that were tried failed, and why; 1 if any did."""
     if failed:
         wide = max(map(len, failed))
-        print(f"{len(failed)} of {len(waiting)} runs failed:", file=sys.stderr)
+        print(f"{len(failed)} of {tried} runs failed:", file=sys.stderr)
         for name, why in failed.items():
             print(f"  {name:<{wide}}  {why}", file=sys.stderr)
         print(

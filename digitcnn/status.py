@@ -7,6 +7,7 @@ number of images and the rates below. Needs no torch.
 from __future__ import annotations
 
 import contextlib
+import heapq
 import json
 import os
 from collections import Counter
@@ -22,10 +23,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # Images per second of one single-threaded process on an idle core, learned from (forward and back)
-# and evaluated (float32): measured by `benchmarks/epochs.py` on the machine that trained the grid,
-# a Xeon with AVX512-BF16. Two such processes on two cores do 1.9 times the work of one.
+# and evaluated (float32): measured by `benchmarks/performance.py` on the machine that trained the
+# grid, a Xeon with AVX512-BF16. Two such processes on two cores do 1.9 times the work of one.
 LEARNED_PER_SECOND, EVALUATED_PER_SECOND = 1015, 1326
 SECOND_PROCESS = 0.89
+CLUSTERS = (2, 16, 64)  # numbers of workers that the grid's time is computed for
 TRAIN_IMAGES = {
     "full": {"mnist": 49_000, "svhn": 69_502},
     "quick": {"mnist": 1_257, "svhn": 2_515},
@@ -75,21 +77,23 @@ def last_accuracies(run: RunConfig) -> list[str]:
     return [last.get(split, "-") for split in ("validation", "test")]
 
 
-def _part(run: RunConfig, data: str, split: str) -> int:
-    """How many images of a split a run has to do with."""
+def _part(run: RunConfig, data: str, split: str) -> list[int]:
+    """How many images of a split a run has to do with, by class: of those that it learns, in their
+    order, or of all."""
     counts = [TRAIN_IMAGES[files.profile()][data] // 10] * 10
     with contextlib.suppress(DigitcnnError, KeyError):
         division = run.split if data == run.data else "pooled"
         counts = runs.split_sizes(data, division)[split]["class_counts"]
-    return sum(counts[c] for c, _ in run.class_counts) if run.class_counts else sum(counts)
+    return [counts[digit] for digit, _ in run.class_counts] if run.class_counts else counts
 
 
 def images_per_epoch(run: RunConfig) -> int:
     """How many different images a run learns from."""
-    if run.class_counts and all(count is not None for _, count in run.class_counts):
-        return sum(count for _, count in run.class_counts)
-    whole = _part(run, run.data, "train")
-    return min(whole, run.train_size or whole)
+    found = _part(run, run.data, "train")
+    if run.class_counts:
+        wanted = [count for _, count in run.class_counts]
+        return sum(n if w is None else min(n, w) for n, w in zip(found, wanted, strict=True))
+    return min(sum(found), run.train_size or sum(found))
 
 
 def images_to_learn(run: RunConfig) -> int:
@@ -100,16 +104,19 @@ def images_to_learn(run: RunConfig) -> int:
 def images_to_evaluate(run: RunConfig) -> int:
     """How many images a run is evaluated on, those of its kept answers included."""
     times = run.epochs if run.evaluate_every_epoch else 1
-    judged = times * sum(_part(run, run.data, split) for split in run.held_out)
-    return judged + sum(_part(run, *asked) for asked in runs.kept_answers(run))
+    judged = times * sum(sum(_part(run, run.data, split)) for split in run.held_out)
+    return judged + sum(sum(_part(run, *asked)) for asked in runs.kept_answers(run))
+
+
+def seconds_to_learn(run: RunConfig) -> float:
+    """Estimated time of a run's steps on an idle core; an image costs by its number of pixels."""
+    pixels = sum(share * (size / 32) ** 2 for size, share in run.resolutions)
+    return images_to_learn(run) * pixels / LEARNED_PER_SECOND
 
 
 def seconds(run: RunConfig, from_start: bool = False) -> float:
     """Estimated time of training a run on an idle core, or of the rest if it was interrupted."""
-    # The cost of an image grows with its number of pixels.
-    pixels = sum(share * (size / 32) ** 2 for size, share in run.resolutions)
-    whole = images_to_learn(run) * pixels / LEARNED_PER_SECOND
-    whole += images_to_evaluate(run) / EVALUATED_PER_SECOND
+    whole = seconds_to_learn(run) + images_to_evaluate(run) / EVALUATED_PER_SECOND
     done = 0 if from_start else saved_epoch(run)
     return whole * max(0, run.epochs - done) / run.epochs
 
@@ -123,6 +130,23 @@ def cores() -> int:
 def together(seconds: float, jobs: int) -> float:
     """Time of work that takes one idle core so many seconds, done by several processes at once."""
     return seconds / (1 + SECOND_PROCESS * (jobs - 1))
+
+
+def with_workers(count: int) -> float:
+    """Computed wall time of all runs in seconds, dealt to so many workers in the order of training.
+
+    Of runs that are stored with the time that they took, of others with the estimate for one of two
+    processes side by side, as most were trained. It cannot be less than the longest run.
+    """
+    from . import grid
+
+    free = [0.0] * count  # when each worker is
+    for run in grid.chosen([], every=True):
+        taken = 2 * together(seconds(run, from_start=True), 2)
+        with contextlib.suppress(DigitcnnError, KeyError):
+            taken = runs.read_record(run)["seconds"]
+        heapq.heapreplace(free, free[0] + taken)
+    return max(free)
 
 
 def duration(seconds: float) -> str:
@@ -251,6 +275,9 @@ def print_status(every: bool = False) -> int:
         f"All runs on two idle cores, one process each: {duration(together(whole, 2))}; "
         f"still to train: {duration(together(left, 2)) if left else 'nothing'}."
     )
+    if every:
+        found = ", ".join(f"{n} {duration(with_workers(n))}" for n in CLUSTERS)
+        print(f"Computed from recorded times (or the estimates), by number of workers: {found}.")
     for data in runs.DATA:
         if runs.has_manifest(data):
             print(f"{data}: results are from {runs.manifest(data)['copy']}.")

@@ -220,6 +220,19 @@ def asked(empty, monkeypatch):
     return calls
 
 
+def test_train_on_a_cluster(asked, monkeypatch, capsys):
+    """What failed there is told as ever."""
+    from digitcnn import cluster
+
+    monkeypatch.setattr(
+        cluster, "train", lambda waiting, at: {run.id: f"no luck at {at}" for run in waiting}
+    )
+    assert cli.main(["train", "svhn", "--scheduler", "tcp://127.0.0.1:1"]) == 1
+    said = capsys.readouterr()
+    assert "To train: 1, on the workers of tcp://127.0.0.1:1." in said.out and not asked
+    assert "1 of 1 runs failed" in said.err and "no luck at tcp://127.0.0.1:1" in said.err
+
+
 def test_train_takes_the_main_runs_that_are_missing(asked, capsys):
     finished("svhn")
     assert cli.main(["train"]) == 0

@@ -345,7 +345,7 @@ def test_without_a_terminal_there_are_plain_lines(sandbox, monkeypatch, capfd):
 
 
 def test_plain_lines_come_now_and_then(sandbox, monkeypatch, capfd):
-    view = grid.View(several(2), 1)
+    view = grid.View(several(2))
     assert not view.live
     for _ in range(5):
         view.show([SHORT])
@@ -362,7 +362,7 @@ def test_a_view_counts_what_is_left(sandbox, monkeypatch):
     now = [1000.0]
     monkeypatch.setattr(grid.time, "monotonic", lambda: now[0])
     waiting = [dataclasses.replace(run, epochs=20) for run in several(2)]
-    view = grid.View(waiting, 1)
+    view = grid.View(waiting)
     saved["tiny0"] = 10
     now[0] += 100  # a quarter of all
     view.show(waiting[:1])
@@ -383,7 +383,7 @@ def test_on_a_terminal_there_is_one_live_line(sandbox, monkeypatch, columns):
     termios.tcsetwinsize(slave, (24, columns))
     with open(slave, "w") as terminal:
         monkeypatch.setattr(sys, "stderr", terminal)
-        view = grid.View(several(3), 2)
+        view = grid.View(several(3))
         assert view.live
         view.show(several(2))
         view.show(several(2))

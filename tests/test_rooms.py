@@ -12,8 +12,8 @@ PACKAGE = ROOT / "digitcnn"
 # Of the core, each module may import those that stand before it.
 ORDER = (
     "files", "reach", "observe", "runs", "toy", "sources", "data", "augmentation", "model",
-    "training", "checkpoints", "provenance", "store", "status", "accept", "grid", "pictures", "ink",
-    "predictions", "preparation", "rejection", "stats", "doctor",
+    "training", "checkpoints", "provenance", "store", "status", "accept", "grid", "cluster",
+    "pictures", "ink", "predictions", "preparation", "rejection", "stats", "doctor",
 )  # fmt: skip
 DOORS = ("cli", "__main__", "prediction_table")  # what a person types opens all rooms
 # Longer than a reader takes in at one sitting; to be divided, and none to be added.

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from test_cli import finished, write_manifest
 
-from digitcnn import cli, files, provenance, runs, status, store
+from digitcnn import cli, files, grid, provenance, runs, status, store
 from digitcnn.provenance import Freshness, State
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -174,6 +174,23 @@ def test_where_no_data_set_was_read_their_sizes_are_known(empty):
         assert status.images_per_epoch(pair) == pytest.approx(expected / 5, abs=10)
 
 
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [((50, 1000), 1050), ((50, None), 50 + 10_314), ((None, 50), 13_272 + 50),
+     ((None, None), 13_272 + 10_314), ((20_000, 7_000), 13_272 + 7_000)],
+)  # fmt: skip
+def test_of_some_classes_all_images_and_of_others_a_number_are_counted(
+    monkeypatch, counts, expected
+):
+    """As `digitcnn.data.class_subset` takes them: never more than there are."""
+    monkeypatch.setenv("DIGITCNN_PROFILE", "full")
+    monkeypatch.delenv("DIGITCNN_ROOT", raising=False)
+    run = dataclasses.replace(
+        runs.get("svhn"), class_counts=tuple(zip(runs.PAIR, counts, strict=True)), train_size=3
+    )
+    assert status.images_per_epoch(run) == expected
+
+
 def test_costs_are_images_over_rates(empty):
     write_manifest("mnist")
     write_manifest("svhn")
@@ -194,6 +211,28 @@ def test_the_last_line_says_how_long_all_takes(whole, capsys):
     line = next(line for line in shown(capsys)[1] if line.startswith("All runs on two idle cores"))
     assert f"each: {status.duration(status.together(every, 2))}; still to train: " in line
     assert line.endswith(f"{status.duration(status.together(left, 2))}.")
+
+
+def test_hours_of_a_cluster_are_those_of_the_recorded_times(empty, monkeypatch, capsys):
+    """Dealt in the order of training to whoever is free; the longest run is the limit."""
+    first, *others = grid.chosen([], every=True)
+    seconds = dict.fromkeys((run.id for run in others), 10.0) | {first.id: 500.0}
+    monkeypatch.setattr(runs, "read_record", lambda run: {"seconds": seconds[run.id]})
+    assert status.with_workers(1) == 500 + 10 * len(others)
+    assert status.with_workers(11) == 500 and status.with_workers(1000) == 500
+    half = status.with_workers(2)
+    assert half == pytest.approx((500 + 10 * len(others)) / 2, abs=10)
+    monkeypatch.setattr(status, "run_rows", lambda every: [status.Row("a", "current")])
+    lines = shown(capsys, "--all")[1]
+    line = next(line for line in lines if line.startswith("Computed from recorded times"))
+    assert f"2 {status.duration(half)}, 16 " in line
+
+
+def test_hours_of_a_cluster_take_estimates_where_nothing_is_recorded(empty):
+    write_manifest("mnist")
+    write_manifest("svhn")
+    every = sum(status.seconds(run, from_start=True) for run in runs.registry().values())
+    assert status.with_workers(1) == pytest.approx(2 * status.together(every, 2))
 
 
 def test_durations():
