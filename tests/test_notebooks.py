@@ -13,12 +13,12 @@ import nbformat
 import pytest
 
 pytest.importorskip("pypandoc")
-from test_portable import make_book
+from tiny import make_book
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 import notebooks  # noqa: E402
-import portable  # noqa: E402
+import offline as portable  # noqa: E402
 import report  # noqa: E402
 
 QUARTO = re.compile(r"@(fig|tbl|sec|eq)-|\[@|:::|\{#|\{python\}|NOTEBOOK[A-Z]")

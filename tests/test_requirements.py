@@ -11,7 +11,7 @@ import pytest
 from conftest import one_sentence
 
 pytest.importorskip("pypandoc")
-from test_portable import make_book
+from tiny import make_book
 
 from digitcnn import cli, files, provenance, runs, status
 from digitcnn.report import check, requirements

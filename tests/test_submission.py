@@ -16,7 +16,7 @@ from conftest import one_sentence
 pytest.importorskip("pypandoc")
 pytest.importorskip("typst")
 pypdf = pytest.importorskip("pypdf")
-from test_portable import make_book  # noqa: E402
+from tiny import make_book  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
@@ -134,7 +134,7 @@ def write_notebook(root: Path, chapter: str, *outputs: dict, count: int | None =
 
 
 def run(root: Path, *arguments: str, name: str = NAME) -> subprocess.CompletedProcess:
-    """Run the submission in the tiny project with the portable renderer."""
+    """Run the submission in the tiny project with the renderer without Quarto."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("DIGITCNN")}
     environment = {**kept, "DIGITCNN_QUARTO": "none", "DIGITCNN_DATA": str(root / "assets/sets")}
     command = [sys.executable, *(arguments or ("-c", RUN)), name, ROLL]

@@ -22,7 +22,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-import portable  # noqa: E402
+import offline as portable  # noqa: E402
 from environment import only_one  # noqa: E402
 from report import BANNER  # noqa: E402
 
@@ -78,10 +78,7 @@ class Chapter:
     def __init__(self, root: Path, document: str, config: dict, names: dict):
         self.root, self.document, self.config, self.names = root, document, config, names
         path = root / document
-        meta, text = portable.split_front_matter(portable.read_source(path, root), document)
-        if "title" in meta:
-            text = f"# {meta['title']}\n\n{text}"
-        self.text = portable.shortcodes(text, document, config, meta, root)
+        self.text = portable.read_source(path, root)
         title = portable.book_info(config)["title"]
         quick = f"**{BANNER}.**\n\n" if files.profile() == "quick" else ""
         start = f"\n{quick}{INTRODUCTION.format(title=title)}\n{mark('CELL', 0)}"

@@ -24,7 +24,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import environment  # noqa: E402
 import notebooks  # noqa: E402
-import portable  # noqa: E402
+import offline as portable  # noqa: E402
 import report  # noqa: E402
 from environment import ROOT, SetupError  # noqa: E402
 
