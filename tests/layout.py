@@ -6,6 +6,7 @@ Where ink is, is seen on pictures of the pages; what belongs together is read fr
 from __future__ import annotations
 
 import io
+import itertools
 import re
 import tempfile
 from collections.abc import Iterator
@@ -62,7 +63,7 @@ class Element:
         self.kind, self.alt = node["/S"][1:], str(node.get("/Alt", ""))
         page = numbers[node.raw_get("/Pg").idnum] if "/Pg" in node else page
         self.children, pages = [], set()
-        below = node["/K"] if "/K" in node else []
+        below = node.get("/K", [])
         for child in below if isinstance(below, list) else [below]:
             child = child.get_object()
             if isinstance(child, int):  # content of the element's own page
@@ -112,7 +113,7 @@ def problems(pdf: Path) -> list[str]:
                 found.append(f"a table on page {where[0]} has no header cells")
         elif element.kind == "Figure" and not element.alt:
             found.append(f"a figure on page {where[0]} has no alternative text")
-        elif [each.kind for each in element.children].count("Caption") == 1:
+        if [each.kind for each in element.children].count("Caption") == 1:
             caption = next(each for each in element.children if each.kind == "Caption")
             others = [each.pages for each in element.children if each is not caption and each.pages]
             if others and caption.pages[0] != (first := min(others)[0]):
@@ -121,11 +122,11 @@ def problems(pdf: Path) -> list[str]:
 
 
 def full_lines(pdf: Path) -> list[int]:
-    """How many characters each line has that a page's text goes on from: not the last of a paragraph."""
+    """How many characters each line has that is not the last of a paragraph."""
     counts = []
     for page in pypdf.PdfReader(pdf).pages:
         lines = [" ".join(line.split()) for line in page.extract_text().splitlines()]
-        for line, after in zip(lines, lines[1:], strict=False):
+        for line, after in itertools.pairwise(lines):
             if len(line) > 50 and len(after) > 10 and line[-1] not in ".:":
                 counts.append(len(line))
     return counts

@@ -10,7 +10,7 @@ pytest.importorskip("typst")
 pytest.importorskip("nbclient")
 pytest.importorskip("ipykernel")
 
-from tiny import CONFIG, MODEL, PNG, between, make_book, md5, offline, plain, run  # noqa: E402
+from tiny import CONFIG, MODEL, PNG, between, make_book, md5, offline, plain, run
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import layout  # noqa: E402
 from tiny import SVG, make_book, offline, run  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
-WORDS = "Sentences of middling words that say little fill the page as those of a report do. " * 9
+WORDS = "Words of every length fill a page as those of a report do, which say more than these. " * 9
 PAGE = '#set document(title: "T")\n#set page("a4", margin: (x: 4.3cm))\n#set text(11pt)\n'
 FULL = "#lorem(700)\n"
 TABLE = """#figure(kind: "t", supplement: [Table], caption: figure.caption(position: top)[C], {
@@ -20,13 +20,14 @@ TABLE = """#figure(kind: "t", supplement: [Table], caption: figure.caption(posit
   table(columns: 2, table.header[a][b], ..range(%d).map(n => ([#n], [x])).flatten())
 })
 """
+BREAKS = "#show figure: set block(breakable: true)"
 FAULTS = [
     ("", "#pagebreak()\n#pagebreak()\n" + FULL, "page 2 is blank"),
     ("", "#v(15cm)\n" + FULL, "page 1 is white over "),
     ("", "#move(dx: 5cm)[#lorem(20)]", "page 1 has something in its margin"),
     ("", "see \\@fig-wave", "page 1 has the loose reference @fig-wave"),
-    ("#show figure: set block(breakable: true)", "#v(20cm)\n" + TABLE % ("", 9), "is cut"),
-    ("#show figure: set block(breakable: true)", FULL + TABLE % ("pagebreak()", 2), "caption on"),
+    (BREAKS, "#v(20cm)\n" + TABLE % ("", 9), "is cut"),
+    (BREAKS, "#v(18cm)\n" + TABLE % ("rect(height: 9cm)", 2), "a caption on page 1 belongs"),
     ("", "#table(columns: 2, [1], [2])", "a table on page 1 has no header cells"),
     ("", "#figure(rect[x])", "a figure on page 1 has no alternative text"),
 ]

@@ -2,9 +2,10 @@
 
     python tools/offline                       # _book/index.html and _book/<title>.pdf
 
-`book` reads the project and the frozen Markdown (``_freeze/…/execute-results/{html,typ}.json``),
-`rendering` has pandoc and Typst, which come as Python wheels, write both formats, `cells` executes a
-chapter's cells and freezes what they show. It knows what this book uses and refuses the rest by name.
+`book` reads the project and its frozen Markdown (``_freeze/…/execute-results/{html,typ}.json``),
+`rendering` has pandoc and Typst, which come as Python wheels, write both formats, and `cells`
+executes a chapter and freezes what its cells show. What this book uses is known, the rest is
+refused by name.
 """
 
 from .book import (

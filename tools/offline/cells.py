@@ -15,8 +15,16 @@ import re
 import shutil
 from pathlib import Path
 
-from .book import FORMATS, Problem, document_hash, load_config, option, passages
-from .book import read_source, write_whole  # isort: skip
+from .book import (
+    FORMATS,
+    Problem,
+    document_hash,
+    load_config,
+    option,
+    passages,
+    read_source,
+    write_whole,
+)
 
 INLINE = re.compile(r"(?<!`)`\{python\}\s+([^`\n]+)`")
 # What Quarto runs first in every kernel, as far as it changes what a document shows.

@@ -1,4 +1,4 @@
-"""Rendering: the documents through pandoc and book.lua to one HTML file, and with Typst to a PDF."""
+"""Rendering: pandoc with book.lua makes one HTML file of all documents, and with Typst a PDF."""
 
 from __future__ import annotations
 
@@ -12,8 +12,17 @@ import tempfile
 import urllib.parse
 from pathlib import Path
 
-from .book import FORMATS, Problem, book_info, items, load_config, load_document, option
-from .book import output_stem, write_whole  # isort: skip
+from .book import (
+    FORMATS,
+    Problem,
+    book_info,
+    items,
+    load_config,
+    load_document,
+    option,
+    output_stem,
+    write_whole,
+)
 
 HERE = Path(__file__).resolve().parent
 ASSETS = HERE.parents[1] / "assets"  # the template and the style sheet that Quarto uses as well
