@@ -119,3 +119,11 @@ def test_an_unknown_option_and_a_figure_of_two_pictures_are_named(book, tmp_path
             continue
         with pytest.raises(offline.Problem, match=said):
             offline.execute(path, tmp_path / "fresh", book)
+
+
+def test_options_of_a_format_count_before_those_of_all():
+    """As in Quarto: a page can show the code that the PDF does not."""
+    config = {"execute": {"echo": False}, "format": {"html": {"echo": True}, "typst": "default"}}
+    found = [offline.cells.execution(fmt, config) for fmt in ("html", "pdf")]
+    assert [options["echo"] for options in found] == [True, False]
+    assert offline.cells.execution("pdf", {}) == offline.cells.ON

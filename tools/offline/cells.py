@@ -58,7 +58,7 @@ def execute(
     config = load_config(root, list(profiles)) if config is None else config
     name = qmd_path.relative_to(root).as_posix()
     source = read_source(qmd_path, root)
-    defaults = config.get("execute") or {}
+    defaults = {fmt: execution(fmt, config) for fmt in FORMATS}
     size = {"width": 7, "height": 5, "dpi": 96}
     size = {key: option(f"fig-{key}", config, value) for key, value in size.items()}
     environment = {
@@ -92,9 +92,10 @@ def execute(
                     f"{name}, cell {label}: the option {strange[0]} is not what the executor "
                     "knows; do without it."
                 )
-            opts = {**ON, **defaults, **own}
-            outputs = run(code, f"cell {label}").outputs if opts["eval"] and code else []
+            evaluated = (defaults["html"] | own)["eval"] and code  # once for both formats
+            outputs = run(code, f"cell {label}").outputs if evaluated else []
             for fmt, text in texts.items():
+                opts = defaults[fmt] | own
                 text.append(
                     cell_markdown(fmt, code, own, opts, outputs, label, qmd_path.stem, figures[fmt])
                 )
@@ -108,6 +109,14 @@ def execute(
         data = json.dumps({"hash": document_hash(qmd_path), "result": result}, indent=2)
         write_whole(folder / "execute-results" / f"{ending}.json", data.encode())
     return told
+
+
+def execution(fmt: str, config: dict) -> dict:
+    """Options of cells in a format, of which its own count before those of all formats."""
+    formats = config.get("format")
+    own = (formats if isinstance(formats, dict) else {}).get("typst" if fmt == "pdf" else fmt)
+    own = own if isinstance(own, dict) else {}
+    return ON | (config.get("execute") or {}) | {key: own[key] for key in ON if key in own}
 
 
 def outline(source: str, fmt: str) -> str:

@@ -55,7 +55,7 @@ def run_pandoc(job: dict, config: dict, root: Path, extra: list[str]) -> tuple[s
     for entry in json.loads((work / "log.json").read_text("utf-8")):
         if entry.get("verbosity") == "WARNING":
             words = entry.get("message") or entry.get("pretty") or entry.get("type", "")
-            report["problems"].append(" ".join(words.split()))
+            report["problems"].append("pandoc: " + " ".join(words.split()))
     return done.stdout, report
 
 
