@@ -199,7 +199,7 @@ def cell_markdown(fmt, code, own, opts, outputs=(), label="", stem="", figures=N
     displays = [o for o in shown if o.output_type in ("display_data", "execute_result")]
     # A table's label belongs to the cell, a figure's to what is displayed: one thing.
     table, figure = label.startswith("tbl-"), label.startswith("fig-")
-    if figure and outputs and len(displays) != 1:
+    if figure and len(displays) > 1:
         raise Problem(f"{stem}.qmd, cell {label} displays {len(displays)} things, not one figure.")
     caption = " ".join(str(own.get("fig-cap", "")).split()) if figure else ""
     order = itertools.count(1)  # of the outputs
