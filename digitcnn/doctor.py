@@ -75,7 +75,7 @@ def quarto() -> str:
     """Which Quarto renders the report."""
     program = shutil.which("quarto")
     if not program:
-        return "none on the PATH: `make report` uses its portable renderer; install 1.9 or newer"
+        return "none on the PATH: `make report` uses its own renderer; install 1.9 or newer"
     answer = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=30)
     version = answer.stdout.strip()
     if tuple(int(x) for x in version.split(".")[:2] if x.isdigit()) < (1, 9):

@@ -47,6 +47,15 @@ addEventListener("load", function probe() {
   found.again = shown();
   canvas.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowRight"}));
   found.key = tip.textContent;
+  canvas.dispatchEvent(new KeyboardEvent("keydown", {key: "Escape"}));
+  found.escaped = tip.hidden;
+  const frame = canvas.getBoundingClientRect();
+  const touch = (type, x, y) => canvas.dispatchEvent(new PointerEvent(type, {pointerType: "touch",
+    clientX: frame.left + x * frame.width, clientY: frame.top + y * frame.height}));
+  touch("pointerdown", 0.02, 0.96);  // a finger beside the sample, lifted again
+  touch("pointerleave", 0.02, 0.96);
+  found.touched = !tip.hidden && tip.textContent;
+  touch("pointerdown", 0.5, 0.5);  // between the samples
   found.hidden = getComputedStyle(document.querySelector("figure img")).display;
   const output = document.createElement("pre");
   output.id = "probe";
@@ -147,4 +156,5 @@ def test_hover_and_legend_in_a_browser(stand_in, tmp_path):
     assert 0 < found["one"] < found["all"] / 4
     assert abs(found["again"] - found["all"]) < 20
     assert found["key"] == "MNIST digit 9, read as 0"
+    assert found["escaped"] and found["touched"] == "MNIST digit 0, read as 0"
     assert found["hidden"] == "none"  # the static picture gives way

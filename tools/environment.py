@@ -252,7 +252,7 @@ def environment(**more: str) -> dict:
 def quarto() -> Path | None:
     """A Quarto of at least 1.9: ``DIGITCNN_QUARTO``, the PATH's, or one of `.venv`'s own.
 
-    ``DIGITCNN_QUARTO=none`` asks for the portable renderer. None where there is no Quarto.
+    ``DIGITCNN_QUARTO=none`` asks for the renderer without it. None where there is no Quarto.
     """
     asked = os.environ.get("DIGITCNN_QUARTO")
     if asked == "none":

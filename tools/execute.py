@@ -22,7 +22,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import portable
+import offline
 
 from digitcnn import files, provenance
 from digitcnn.files import DigitcnnError
@@ -125,7 +125,7 @@ def execute(document: str, config: dict, profiles: tuple[str, ...] = ()) -> floa
         # What is computed and stored in the first execution is read in the second, whose record
         # then says what an execution from the store depends on, no more.
         shutil.rmtree(new, ignore_errors=True)
-        observed = portable.execute(path, new, root, config, profiles, FIRST, LAST, REPRODUCIBLE)
+        observed = offline.execute(path, new, root, config, profiles, FIRST, LAST, REPRODUCIBLE)
         seen = json.loads(observed)
         if attempt == 1 and not any(_is_result(name) for name in seen["written"]):
             break
@@ -183,7 +183,7 @@ def undisturbed():
 def freshen(documents: list[str], profiles: tuple[str, ...] = (), again: bool = False) -> None:
     """Restore or execute documents (execute them whatever is kept, if `again`), a line for each.
 
-    Raises `DigitcnnError` or `portable.Problem` in a sentence; the documents before keep their
+    Raises `DigitcnnError` or `offline.Problem` in a sentence; the documents before keep their
     new results, the failed one and those after it their old ones.
     """
     root = files.project_root()
@@ -203,7 +203,7 @@ def freshen(documents: list[str], profiles: tuple[str, ...] = (), again: bool = 
             else f"{waiting[0]} has to be executed, which needs the full environment: run "
             "`python3 tools/environment.py full`."
         ) from None
-    config = portable.load_config(root, list(profiles))
+    config = offline.load_config(root, list(profiles))
     with undisturbed():
         for number, document in enumerate(waiting, start=1):
             why = provenance.state(document)
@@ -234,7 +234,7 @@ def main(arguments: list[str]) -> int:
             print("\n".join(name for name in stale if not restore(name)))
         else:
             freshen(documents or stale, profiles, again=bool(documents))
-    except (DigitcnnError, portable.Problem) as problem:
+    except (DigitcnnError, offline.Problem) as problem:
         print(problem, file=sys.stderr)
         return 1
     except KeyboardInterrupt:

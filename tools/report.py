@@ -96,7 +96,7 @@ def report(document: str = "") -> None:
     environment.ensure("report")
     quarto = environment.quarto()
     if not quarto:
-        print("Rendering with the portable renderer (there is no Quarto 1.9 or newer here).")
+        print("Rendering without Quarto (there is none here, or none of 1.9 or newer).")
     if document:
         environment.ensure("full")
         step("execute.py", ROOT, document, **READING)
@@ -131,7 +131,9 @@ def stale_documents() -> list:
 def step(tool: str, project: Path, *arguments: str, **more: str) -> None:
     """Run another tool of the project, or a command of its module, with its output shown."""
     env = environment.environment(PYTHONUNBUFFERED="1", **more)
-    program = [project / "tools" / tool] if tool.endswith(".py") else ["-m", "digitcnn", tool]
+    program = [project / "tools" / tool]
+    if not program[0].exists():
+        program = ["-m", "digitcnn", tool]
     command = [environment.PYTHON, *program, *arguments]
     process = subprocess.Popen(command, env=env, cwd=project)
     try:
@@ -163,7 +165,7 @@ def quick(document: str = "") -> None:
     if document:
         step("execute.py", project, document, "--profile", "quick", **names)
         page = target / f"{Path(document).name}.html"
-        step("portable.py", project, "--page", document, "--output", str(page), "--banner", BANNER)
+        step("offline", project, "--page", document, "--output", str(page), "--banner", BANNER)
         announce("Quick page", [page], began)
         return
     step("train", project, "--all", **names)
@@ -202,7 +204,7 @@ def render(project: Path, quarto: Path | None, output: Path, profile: str = "", 
     if quarto:
         command = [quarto, "render", "--output-dir", output.name]
     else:
-        command = [environment.PYTHON, project / "tools" / "portable.py", "--output", output]
+        command = [environment.PYTHON, project / "tools" / "offline", "--output", output]
         if profile == "quick":
             command += ["--banner", BANNER]
     command += ["--profile", profile] if profile else []

@@ -1,13 +1,13 @@
 """Check: what the report and its results lack. `digitcnn check` prints it; a submission needs none.
 
-Reads the frozen documents with the portable renderer (``tools/portable.py``), which numbers and
+Reads the frozen documents with the renderer without Quarto (``tools/offline``), which numbers and
 resolves references as Quarto does. Needs no torch.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib.util
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
@@ -33,43 +33,41 @@ def problems() -> list[str]:
 
 @functools.cache
 def renderer() -> ModuleType:
-    """``tools/portable.py`` as a module; it is no part of the package."""
-    path = Path(__file__).resolve().parents[2] / "tools" / "portable.py"
-    spec = importlib.util.spec_from_file_location("portable", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """The renderer without Quarto, ``tools/offline``; it is no part of the package."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
+    import offline
+
+    return offline
 
 
 def report_problems() -> list[str]:
     """Documents that are not frozen or stale; if there are none, unresolved references and
     requirements unanswered, which would only follow from these."""
-    portable, root = renderer(), files.project_root()
-    found, documents = [], {fmt: [] for fmt in portable.FORMATS}
+    offline, root = renderer(), files.project_root()
+    found, documents = [], {fmt: [] for fmt in offline.FORMATS}
     executed = provenance.documents()
     try:
-        config = portable.load_config(root, [])
-        for item in portable.items(config):
+        config = offline.load_config(root, [])
+        for item in offline.items(config):
             name = item.get("file", "").removesuffix(".qmd")
             if name in executed and not (state := provenance.state(name)).whole:
                 found.append(f"{name}.qmd is {state}: run `make report`.")
             try:
                 loaded = [
-                    portable.load_document(root, item, fmt, root / "_freeze", config)
-                    for fmt in portable.FORMATS
+                    offline.load_document(root, item, fmt, root / "_freeze", config)
+                    for fmt in offline.FORMATS
                 ]
-            except portable.Problem as problem:
+            except offline.Problem as problem:
                 found += [] if name in executed else [str(problem)]
                 continue
             for fmt, document in zip(documents, loaded, strict=True):
                 documents[fmt].append(document)
         if found:
             return found
-        books = [portable.references(documents[fmt], fmt, root, config) for fmt in documents]
-    except portable.Problem as problem:
+        books = [offline.references(documents[fmt], fmt, root, config) for fmt in documents]
+    except offline.Problem as problem:
         raise files.DigitcnnError(str(problem)) from problem
-    unresolved = dict.fromkeys(what for book in books for what in book["unresolved"])
-    found += [f"Unresolved: {what}." for what in unresolved]
+    found += [f"{what}." for what in dict.fromkeys(p for book in books for p in book["problems"])]
     return found + unanswered(set.intersection(*(set(book["names"]) for book in books)))
 
 

@@ -39,7 +39,7 @@ window.digitcnnHover = window.digitcnnHover || (() => {
     const visible = i => chosen.every(item => !item || item.test(samples[i]));
     const colour = { class: s => COLOURS[s.label], prediction: s => COLOURS[s.said],
       data: s => shared[s.set].colour };
-    let current = -1;
+    let current = -1, owner = null;  // the sample that is shown, and the map that chose it
 
     const row = add(root, "div", "hover-panels"), legend = add(root, "div", "hover-legend");
     const tip = add(root, "div", "hover-tip");
@@ -55,7 +55,7 @@ window.digitcnnHover = window.digitcnnHover || (() => {
       canvas.tabIndex = 0;
       canvas.setAttribute("role", "img");
       canvas.setAttribute("aria-label", `${panel.title}: map of ${samples.length} samples. ` +
-        "The arrow keys step through the misclassified ones.");
+        "The arrow keys step through the misclassified ones, Escape leaves them.");
       const [points, spots] = [panel.xy, panel.places].map(t => new Uint16Array(bytes(t).buffer));
       return { ...panel, canvas, points, spots, base: document.createElement("canvas") };
     });
@@ -109,7 +109,7 @@ window.digitcnnHover = window.digitcnnHover || (() => {
     }
 
     function select(i, panel) {
-      current = i;
+      [current, owner] = [i, panel];
       panels.forEach(refresh);
       tip.hidden = i < 0;
       if (i < 0) return;
@@ -128,7 +128,7 @@ window.digitcnnHover = window.digitcnnHover || (() => {
       const point = event => {
         const frame = panel.canvas.getBoundingClientRect();
         const x = event.clientX - frame.left, y = event.clientY - frame.top;
-        let best = -1, reach = 144;
+        let best = -1, reach = event.pointerType === "touch" ? 900 : 144;  // pixels, squared
         for (const i of order) if (visible(i)) {
           const at = place(panel, panel.points, i), distance = (at[0] - x) ** 2 + (at[1] - y) ** 2;
           if (distance < reach) [best, reach] = [i, distance];
@@ -137,13 +137,18 @@ window.digitcnnHover = window.digitcnnHover || (() => {
       };
       panel.canvas.addEventListener("pointermove", point);
       panel.canvas.addEventListener("pointerdown", point);
-      panel.canvas.addEventListener("pointerleave", () => select(-1, panel));
-      panel.canvas.addEventListener("blur", () => select(-1, panel));
+      const leave = event => {  // a finger is lifted to read what it has touched
+        if (owner === panel && event.pointerType !== "touch") select(-1, panel);
+      };
+      panel.canvas.addEventListener("pointerleave", leave);
+      panel.canvas.addEventListener("blur", leave);
       panel.canvas.addEventListener("keydown", event => {
+        if (event.key === "Escape") select(-1, panel);
         const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
         if (!step) return;
         event.preventDefault();
-        const stops = [...samples.keys()].filter(i => visible(i) && wrong(samples[i]));
+        const seen = [...samples.keys()].filter(visible), errors = seen.filter(i => wrong(samples[i]));
+        const stops = errors.length ? errors : seen;
         const at = stops.indexOf(current), count = stops.length;
         if (count) select(stops[(at < 0 && step < 0 ? count - 1 : at + step + count) % count], panel);
       });

@@ -1,0 +1,24 @@
+-- Typography that both renderers and both formats share: numbers keep to their units and signs,
+-- and a digit in quotation marks keeps the opening one before an s: ‘1’s.
+
+local NBSP = "\u{a0}"
+local UNITS = {}
+for unit in ("% s ms min h px pt MB GB ° points"):gmatch "%S+" do UNITS[unit] = true end
+local SIGNS = {["±"] = true, ["×"] = true, ["="] = true, ["<"] = true, [">"] = true, ["≈"] = true,
+  ["≤"] = true, ["≥"] = true}
+
+function Inlines(list)
+  for i, el in ipairs(list) do
+    if el.t == "Str" then
+      el.text = el.text:gsub("^(%p*)’(%d)’s", "%1‘%2’s")
+    elseif el.t == "Space" or el.t == "SoftBreak" then
+      local before, after = list[i - 1] or {}, list[i + 1] or {}
+      local left, right = before.text or "", after.text or ""
+      local number = before.t == "Str" and (left:match "%d$" or left:match "%d%%$")
+      local digit = after.t == "Str" and right:match "^[-−+]?%d"
+      if (number and (UNITS[(right:gsub("[.,;:)]+$", ""))] or SIGNS[right])) or (SIGNS[left] and digit)
+      then list[i] = pandoc.Str(NBSP) end
+    end
+  end
+  return list
+end
