@@ -10,7 +10,7 @@ import pandas as pd
 
 from .. import runs, store
 from ..runs import SPLITS
-from ..sources import TITLES
+from ..sources import RECROPPED, TITLES
 from .values import Average, Count, Number, Share
 
 DIGITS = range(10)
@@ -119,6 +119,26 @@ def class_counts(name: str) -> pd.DataFrame:
     return pd.DataFrame(counts, index=pd.Index(DIGITS, name="class"))
 
 
+def counts_table() -> pd.DataFrame:
+    """`class_counts` of both data sets side by side, as shown."""
+    both = {title: class_counts(name) for name, title in TITLES.items()}
+    frame = pd.concat(both, axis=1)
+    return frame.set_axis([f"{title} {split}" for title, split in frame.columns], axis=1)
+
+
+def copies_table() -> pd.DataFrame:
+    """`copies` of both data sets, as shown."""
+    rows = {}
+    for name, title in TITLES.items():
+        found = facts(name)
+        rows[title] = {
+            "copies in the pool": int(found.twins),
+            "held-out with a copy in training": int(found.leaks),
+            "different labels": int(found.conflicting),
+        }
+    return pd.DataFrame(rows).T.rename_axis("data set")
+
+
 def channels() -> pd.DataFrame:
     """Mean and standard deviation of the training split's pixels in [0, 1], a row a data set."""
     columns = [f"{what} {channel}" for what in ("mean", "deviation") for channel in "RGB"]
@@ -145,6 +165,8 @@ class Facts:
         uneven: largest difference of a class's share in a split and in the pool, in points.
         black: share of the grey values in the darkest of the histogram's steps.
         contrast: median standard deviation of the grey values of a training image, in [0, 1].
+        compared, equal: images of our copy of SVHN held against the official file once, and those
+            equal in every value.
     """
 
     copy: str
@@ -163,6 +185,8 @@ class Facts:
     uneven: Number
     black: Average
     contrast: Number
+    compared: Count = Count(RECROPPED[0])
+    equal: Count = Count(RECROPPED[1])
 
 
 def facts(name: str) -> Facts:
