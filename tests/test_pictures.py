@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import io
 import json
 import os
@@ -291,8 +292,12 @@ def test_no_picture_is_too_odd():
 
 
 def test_the_steps_are_drawn():
-    stages = preparation.preparation_steps(np.asarray(one().convert("RGB")), "mnist")
-    assert len(stages) == 5 and all(stage.ndim in (2, 3) for stage in stages.values())
+    stages = preparation.preparation_steps(np.asarray(one().convert("RGB")))
+    assert list(stages)[-2:] == ["for MNIST", "for SVHN"]
+    assert all(stage.ndim in (2, 3) for stage in stages.values())
+    with pytest.raises(DigitcnnError, match="No ink") as caught:
+        preparation.preparation_steps(np.full((90, 90, 3), 200, np.uint8))
+    one_sentence(caught.value)
     figure = figures.preparation(stages)
     assert [axes.get_title() for axes in figure.axes] == list(stages)
 
@@ -381,3 +386,51 @@ def test_the_table_says_what_was_done(quick_root, tmp_path, monkeypatch):
         with pytest.raises(DigitcnnError) as caught:
             predict(*words)
         one_sentence(caught.value)
+
+
+# How well they are read
+
+
+@pytest.fixture(scope="module")
+def benchmark_of_pictures():
+    """``benchmarks/pictures.py`` with the table that it kept for the full profile."""
+    folder = Path(__file__).parents[1] / "benchmarks"
+    with pytest.MonkeyPatch.context() as patch:
+        for variable in ("DIGITCNN_ROOT", "DIGITCNN_PROFILE"):
+            patch.delenv(variable, raising=False)
+        patch.syspath_prepend(folder)
+        path = folder / "pictures.py"
+        spec = importlib.util.spec_from_file_location("benchmark_of_pictures", path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        yield module
+
+
+def test_the_table_of_conditions_is_current_and_its_levels_hold(benchmark_of_pictures):
+    rows = benchmark_of_pictures.kept()
+    assert len(rows), "measure again: python benchmarks/pictures.py"
+    generated = rows[rows["condition"].isin(benchmark_of_pictures.CONDITIONS)]
+    assert (generated["count"] == benchmark_of_pictures.COUNT).all()
+    for name in sources.NAMES:
+        assert set(generated.loc[generated["model"] == name, "condition"]) == set(
+            benchmark_of_pictures.CONDITIONS
+        )
+    mnist, svhn = (generated[generated["model"] == name] for name in sources.NAMES)
+    assert mnist[["auto printed", "auto handwritten"]].min(axis=None) >= 0.95
+    assert svhn["auto printed"].min() >= 0.90
+    assert not mnist["worse"].any()
+
+
+def test_readme_says_what_the_table_does(benchmark_of_pictures):
+    rows = benchmark_of_pictures.kept()
+    readme = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+    assert benchmark_of_pictures.sentence(rows) in " ".join(readme.split())
+
+
+def test_worse_is_a_point_and_two_standard_errors(benchmark_of_pictures):
+    """Of 500 pairs, 12 lost and none gained is 2.4 points with a standard error of 0.68."""
+    none = np.ones(500, bool)
+    for lost, expected in ((5, False), (11, False), (12, True)):
+        auto = none.copy()
+        auto[:lost] = False
+        assert benchmark_of_pictures.worse(none, auto) is expected
