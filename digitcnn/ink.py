@@ -17,13 +17,14 @@ from PIL import Image
 from scipy import ndimage
 
 WORK = (256, 512)  # pixels of the longer side of what is searched, at least and at most
-SHEET = (0.33, 0.8)  # least share of the picture, and of a rectangle
+SHEET = (0.2, 0.8)  # least share of the picture, and of a rectangle
 BRUSH = 0.35  # width of the closing, as a share of the shorter side
 SMOOTH = (0.5, 1.5)  # least and greatest standard deviation of the smoothing, in pixels
 DUST = 30  # pixels of the searched picture that no digit is smaller than
 INK = 0.05  # least depth of ink below its ground, as a share of the range from black to white
 FAINT = 0.07  # least depth of ink, as a share of the deepest
 NEARBY = 0.03  # what is near, as a share of the longer side
+TINY = 4  # enlargement from which a picture holds little but a digit: 64 pixels or fewer
 PIXELS = 2.0  # what is near at least, in pixels of the picture before it was enlarged
 EDGE = 0.4  # share of its own depth nearby at which ink begins
 BESIDE, ABOVE = 0.08, 0.35  # gaps between pieces of one digit, as shares of its longer side
@@ -62,14 +63,24 @@ class Look:
         sides = [max(y.stop - y.start, x.stop - x.start) for y, x in self.boxes]
         return [number for number, side in enumerate(sides) if side > 0.4 * sides[0]]
 
+    def row(self, number: int) -> list[int]:
+        """A digit and those beside it that are about as high: the digits of one number."""
+        top, bottom = self.boxes[number][0].start, self.boxes[number][0].stop
+        return [
+            other
+            for other in self.digits()
+            if min(bottom, self.boxes[other][0].stop) - max(top, self.boxes[other][0].start)
+            > 0.7 * max(bottom - top, self.boxes[other][0].stop - self.boxes[other][0].start)
+        ]
+
 
 def look(pixels: np.ndarray) -> Look:
     """Find ink in a picture uint8 (H, W, 3), on a sheet of paper in it if there is one."""
     original, pixels = pixels, searched(pixels)
     scale = max(pixels.shape) / max(original.shape)
     channel = one_channel(pixels)
-    # In a picture of few pixels a bold digit is more likely than a sheet with a digit on it.
-    paper = only_sheet(pixels, channel[0]) if scale <= 1 else None
+    # What stands out from a tiny picture is a bold digit rather than a sheet with a digit on it.
+    paper = only_sheet(pixels, channel[0]) if scale < TINY else None
     found = None if paper is None else ink_in(paper, one_channel(paper), scale)
     return found if found and found.boxes else ink_in(pixels, channel, scale)
 
@@ -77,9 +88,9 @@ def look(pixels: np.ndarray) -> Look:
 def only_sheet(pixels: np.ndarray, dark: np.ndarray) -> np.ndarray | None:
     """The picture with a sheet's colours going on where a table was; None if there is no sheet.
 
-    `dark` is its channel as `one_channel` gives it.
-    A sheet is what stands out from the border, is a third of the picture or more, and fills most
-    of a rectangle, turned by up to 20 degrees, even without the holes that ink leaves in it.
+    `dark` is its channel as `one_channel` gives it. A sheet is what stands out from the border, is
+    a fifth of the picture or more, and fills most of a rectangle, turned by up to 20 degrees, even
+    without the holes that ink leaves in it.
     """
     border = np.median(dark[outline(dark)])
     pieces, count = ndimage.label(dark < (border + dark.min()) / 2)
@@ -183,8 +194,8 @@ def ink_mask(depth: np.ndarray, deepest: float, least: float, scale: float) -> n
     """Where ink is: bool (H, W).
 
     Faint ink counts where it goes on from strong ink, unless it runs out of the picture, as a
-    shadow does. In a picture that was enlarged the edge of a stroke is as wide as its pixels, so
-    what is near is wider; and strokes may run out of it, for there is little but the digit in it.
+    shadow does. In a tiny picture the edge of a stroke is as wide as the pixels that it was
+    enlarged from, so what is near is wider; and there strokes may run out of the picture.
     """
     nearby = max(3, round(NEARBY * max(depth.shape)), round(PIXELS * scale))
     faint = depth > np.maximum(least, EDGE * ndimage.maximum_filter(depth, nearby))
@@ -193,7 +204,7 @@ def ink_mask(depth: np.ndarray, deepest: float, least: float, scale: float) -> n
     goes_on, leaves = np.zeros((2, count + 1), bool)
     goes_on[pieces[strong]] = True
     leaves[pieces[faint & outline(faint)]] = True
-    if scale > 1:
+    if scale >= TINY:
         leaves[pieces[strong & outline(faint)]] = False
     return faint & (goes_on & ~leaves)[pieces] | strong
 

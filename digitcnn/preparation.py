@@ -145,11 +145,13 @@ def is_cluttered(found: Look, number: int) -> bool:
 
     What is left of the ground is, in the root mean square, at most 0.06 of the ink's depth in 99
     of 100 generated pictures of a digit, and the ink's outline at most 103 pixels of MNIST's box.
+    The other digits of a number are no clutter.
     """
     y, x = found.boxes[number]
     ink = found.labels == number
+    digits = np.isin(found.labels, found.row(number))
     blur = max(3, round(found.scale))  # a small picture's edges are as wide as its pixels
-    rest = np.where(ndimage.maximum_filter(ink, 2 * blur + 1), 0, np.maximum(found.depth, 0))
+    rest = np.where(ndimage.maximum_filter(digits, 2 * blur + 1), 0, np.maximum(found.depth, 0))
     uneven = np.sqrt((rest**2).mean()) / found.depth[ink].mean()
     scale = BOX / max(y.stop - y.start, x.stop - x.start)
     smooth = ndimage.gaussian_filter(np.pad(ink[y, x], 2).astype(np.float32), 0.4 / scale) > 0.5
