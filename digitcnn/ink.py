@@ -24,6 +24,8 @@ DUST = 30  # pixels of the searched picture that no digit is smaller than
 INK = 0.05  # least depth of ink below its ground, as a share of the range from black to white
 FAINT = 0.07  # least depth of ink, as a share of the deepest
 NEARBY = 0.03  # what is near, as a share of the longer side
+TINY = 4  # enlargement from which a picture holds little but a digit: 64 pixels or fewer
+PIXELS = 2.0  # what is near at least, in pixels of the picture before it was enlarged
 EDGE = 0.4  # share of its own depth nearby at which ink begins
 BESIDE, ABOVE = 0.08, 0.35  # gaps between pieces of one digit, as shares of its longer side
 MOST = 40  # pieces that are looked at, those with most ink
@@ -61,25 +63,35 @@ class Look:
         sides = [max(y.stop - y.start, x.stop - x.start) for y, x in self.boxes]
         return [number for number, side in enumerate(sides) if side > 0.4 * sides[0]]
 
+    def row(self, number: int) -> list[int]:
+        """A digit and those beside it that are about as high: the digits of one number."""
+        top, bottom = self.boxes[number][0].start, self.boxes[number][0].stop
+        return [
+            other
+            for other in self.digits()
+            if min(bottom, self.boxes[other][0].stop) - max(top, self.boxes[other][0].start)
+            > 0.7 * max(bottom - top, self.boxes[other][0].stop - self.boxes[other][0].start)
+        ]
+
 
 def look(pixels: np.ndarray) -> Look:
     """Find ink in a picture uint8 (H, W, 3), on a sheet of paper in it if there is one."""
     original, pixels = pixels, searched(pixels)
-    paper = only_sheet(pixels)
-    found = None if paper is None else ink_in(paper)
-    if not (found and found.boxes):
-        found = ink_in(pixels)
-    found.scale = max(pixels.shape) / max(original.shape)
-    return found
+    scale = max(pixels.shape) / max(original.shape)
+    channel = one_channel(pixels)
+    # What stands out from a tiny picture is a bold digit rather than a sheet with a digit on it.
+    paper = only_sheet(pixels, channel[0]) if scale < TINY else None
+    found = None if paper is None else ink_in(paper, one_channel(paper), scale)
+    return found if found and found.boxes else ink_in(pixels, channel, scale)
 
 
-def only_sheet(pixels: np.ndarray) -> np.ndarray | None:
+def only_sheet(pixels: np.ndarray, dark: np.ndarray) -> np.ndarray | None:
     """The picture with a sheet's colours going on where a table was; None if there is no sheet.
 
-    A sheet is what stands out from the border, is a fifth of the picture or more, and fills most
-    of a rectangle, turned by up to 20 degrees, even without the holes that ink leaves in it.
+    `dark` is its channel as `one_channel` gives it. A sheet is what stands out from the border, is
+    a fifth of the picture or more, and fills most of a rectangle, turned by up to 20 degrees, even
+    without the holes that ink leaves in it.
     """
-    dark, *_ = one_channel(pixels)
     border = np.median(dark[outline(dark)])
     pieces, count = ndimage.label(dark < (border + dark.min()) / 2)
     if not count:
@@ -101,9 +113,12 @@ def only_sheet(pixels: np.ndarray) -> np.ndarray | None:
     return pixels[tuple(nearest)]
 
 
-def ink_in(pixels: np.ndarray) -> Look:
-    """Find ink in a picture uint8 (H, W, 3) of the size that is searched."""
-    dark, bright, noise, margin = one_channel(pixels)
+def ink_in(pixels: np.ndarray, channel: tuple, scale: float) -> Look:
+    """Find ink in a picture uint8 (H, W, 3) of the size that is searched, enlarged by `scale`.
+
+    `channel` is what `one_channel` gives for it.
+    """
+    dark, bright, noise, margin = channel
     brush = max(3, round(BRUSH * min(dark.shape)))
     beyond = {"mode": "edge"} if margin is None else {"constant_values": margin}
     wide = np.pad(dark, brush, **beyond)
@@ -114,10 +129,10 @@ def ink_in(pixels: np.ndarray) -> Look:
         depth /= np.maximum(ground, 0.2)
         noise /= max(0.2, float(np.quantile(ground, 0.1)))
     depth -= np.quantile(depth, 0.3)  # a closing lies above noise
-    found = Look(pixels, dark, ground, depth, depth > 2, np.full(depth.shape, -1), [])
+    found = Look(pixels, dark, ground, depth, depth > 2, np.full(depth.shape, -1), [], scale)
     deepest = extremes(depth)[1]
     if deepest > max(INK, 6 * noise):
-        found.mask = ink_mask(depth, deepest, max(4 * noise, FAINT * deepest))
+        found.mask = ink_mask(depth, deepest, max(4 * noise, FAINT * deepest), scale)
         group(found)
     return found
 
@@ -144,7 +159,8 @@ def one_channel(pixels: np.ndarray) -> tuple[np.ndarray, bool, float, float | No
     sigma = float(np.clip(50 * noise_of(grey), *SMOOTH))
     edge = max(1, round(0.02 * min(grey.shape)))
     best = -1.0
-    for noisy, weight in ((grey, 1.3), *((colour[..., i], 1) for i in range(3))):
+    colours = range(3 if np.ptp(pixels, 2).any() else 0)  # of a grey picture all are the same
+    for noisy, weight in ((grey, 1.3), *((colour[..., i], 1) for i in colours)):
         channel = ndimage.gaussian_filter(noisy, sigma)
         sides = (channel[:edge], channel[-edge:], channel[:, :edge], channel[:, -edge:])
         border = np.concatenate([side.ravel() for side in sides])
@@ -174,18 +190,22 @@ def noise_of(channel: np.ndarray) -> float:
     return 1.6 * float(np.median(np.abs(channel - ndimage.uniform_filter(channel, 3))))
 
 
-def ink_mask(depth: np.ndarray, deepest: float, least: float) -> np.ndarray:
+def ink_mask(depth: np.ndarray, deepest: float, least: float, scale: float) -> np.ndarray:
     """Where ink is: bool (H, W).
 
-    Faint ink counts where it goes on from strong ink, unless it runs out of the picture.
+    Faint ink counts where it goes on from strong ink, unless it runs out of the picture, as a
+    shadow does. In a tiny picture the edge of a stroke is as wide as the pixels that it was
+    enlarged from, so what is near is wider; and there strokes may run out of the picture.
     """
-    nearby = max(3, round(NEARBY * max(depth.shape)))
+    nearby = max(3, round(NEARBY * max(depth.shape)), round(PIXELS * scale))
     faint = depth > np.maximum(least, EDGE * ndimage.maximum_filter(depth, nearby))
     strong = faint & (depth > 0.5 * deepest)
     pieces, count = ndimage.label(ndimage.maximum_filter(faint, nearby), AROUND)
     goes_on, leaves = np.zeros((2, count + 1), bool)
     goes_on[pieces[strong]] = True
     leaves[pieces[faint & outline(faint)]] = True
+    if scale >= TINY:
+        leaves[pieces[strong & outline(faint)]] = False
     return faint & (goes_on & ~leaves)[pieces] | strong
 
 

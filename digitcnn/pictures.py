@@ -16,14 +16,16 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps, features
 from scipy import ndimage
-from torch import Tensor
 
 from .files import DigitcnnError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SIZE = 32
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
@@ -218,9 +220,11 @@ def to_images(pictures: object) -> Tensor:
     A picture of 28 x 28 is zero-padded, as MNIST is; any other is padded to a square with its
     border pixels and resized to 32 x 32 (antialiased bicubic). Raises `DigitcnnError`.
     """
+    import torch  # here, as reading and preparing pictures need none
+
     if isinstance(pictures, str | Path | Image.Image | Picture):
         pictures = [pictures]
-    elif isinstance(pictures, np.ndarray | Tensor):
+    elif isinstance(pictures, np.ndarray | torch.Tensor):
         pictures = list(pictures) if pictures.ndim == 4 else [pictures]
     elif not isinstance(pictures, Sequence):
         raise DigitcnnError(
@@ -253,7 +257,7 @@ def _pixels(picture: object) -> np.ndarray:
         return picture.pixels
     if isinstance(picture, Image.Image):
         return _rgb(picture)
-    if isinstance(picture, Tensor):
+    if hasattr(picture, "detach"):  # a tensor
         picture = picture.detach().cpu().numpy()
     array = np.asarray(picture)
     if array.ndim == 3 and array.shape[0] in (1, 3, 4) and array.shape[2] not in (1, 3, 4):

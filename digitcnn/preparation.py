@@ -87,30 +87,30 @@ def _prepared(found: Look, pixels: np.ndarray, name: str, every: bool) -> list[P
     for number in numbers if every else numbers[:1]:
         y, x = found.boxes[number]
         box = (x.start / width, y.start / height, x.stop / width, y.stop / height)
-        draw = mnist_image if name == "mnist" else svhn_image
+        image = mnist_image(found, number) if name == "mnist" else svhn_image(found, number, pixels)
         clutter = is_cluttered(found, number)
-        prepared.append(Prepared(draw(found, number), box, note, cluttered=clutter))
+        prepared.append(Prepared(image, box, note, cluttered=clutter))
     return prepared
 
 
-def preparation_steps(pixels: np.ndarray, name: str) -> dict[str, np.ndarray]:
+def preparation_steps(pixels: np.ndarray) -> dict[str, np.ndarray]:
     """What is done to a picture uint8 (H, W, 3), step by step, for a figure.
 
     Returns, by title, arrays (H, W) or (H, W, 3), uint8 or float in [0, 1]: the picture, its ground
-    removed, the ink found, the digit in its box, and what the network gets. Raises `DigitcnnError`
-    if there is no ink.
+    removed, the ink found, and what each network gets. Raises `DigitcnnError` if there is no ink.
     """
     found = look(pixels)
     if not found.boxes:
         raise DigitcnnError("No ink was found in the picture: there are no steps to show.")
-    y, x = found.boxes[0]
+    forms = {
+        f"for {name.upper()}": digits[0].image.transpose(1, 2, 0)
+        for name, digits in prepare_for(LIKE, pixels).items()
+    }
     return {
         "picture": found.pixels,
         "ground removed": 1 - np.clip(found.depth / found.depth.max(), 0, 1),
         "ink found": 1.0 - found.mask,
-        "digit": 1.0 - (found.labels[y, x] == 0),
-        "as the network gets it": prepare_for([name], pixels)[name][0].image.transpose(1, 2, 0),
-    }
+    } | forms
 
 
 def is_like(pixels: np.ndarray, name: str) -> bool:
@@ -145,11 +145,13 @@ def is_cluttered(found: Look, number: int) -> bool:
 
     What is left of the ground is, in the root mean square, at most 0.06 of the ink's depth in 99
     of 100 generated pictures of a digit, and the ink's outline at most 103 pixels of MNIST's box.
+    The other digits of a number are no clutter.
     """
     y, x = found.boxes[number]
     ink = found.labels == number
+    digits = np.isin(found.labels, found.row(number))
     blur = max(3, round(found.scale))  # a small picture's edges are as wide as its pixels
-    rest = np.where(ndimage.maximum_filter(ink, 2 * blur + 1), 0, np.maximum(found.depth, 0))
+    rest = np.where(ndimage.maximum_filter(digits, 2 * blur + 1), 0, np.maximum(found.depth, 0))
     uneven = np.sqrt((rest**2).mean()) / found.depth[ink].mean()
     scale = BOX / max(y.stop - y.start, x.stop - x.start)
     smooth = ndimage.gaussian_filter(np.pad(ink[y, x], 2).astype(np.float32), 0.4 / scale) > 0.5
@@ -211,15 +213,15 @@ def mnist_image(found: Look, number: int) -> np.ndarray:
     return np.repeat(image[None], 3, axis=0)
 
 
-def svhn_image(found: Look, number: int) -> np.ndarray:
+def svhn_image(found: Look, number: int, pixels: np.ndarray) -> np.ndarray:
     """The square around a digit, a margin included: uint8 (3, 32, 32).
 
-    What fills the picture already is taken whole, as a photograph of a house number is.
+    What fills the picture `pixels` already is taken whole, as a photograph of a house number is.
     """
     y, x = found.boxes[number]
     side = max(y.stop - y.start, x.stop - x.start)
     if side > WHOLE * max(found.mask.shape):
-        return fitted(found.pixels)
+        return fitted(pixels)
     ink = trimmed(strokes(found, number))
     square = round(SQUARE * max(ink.shape))
     margins = [((square - n) // 2, square - n - (square - n) // 2) for n in ink.shape]

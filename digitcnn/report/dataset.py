@@ -185,8 +185,8 @@ class Facts:
     uneven: Number
     black: Average
     contrast: Number
-    compared: Count = Count(RECROPPED[0])
-    equal: Count = Count(RECROPPED[1])
+    compared: Count
+    equal: Count
 
 
 def facts(name: str) -> Facts:
@@ -211,4 +211,6 @@ def facts(name: str) -> Facts:
         uneven=Number(100 * away, 3),
         black=Average((darkest, darkest, darkest)),
         contrast=Number(float(pixels(name)["contrast"]), 2),
+        compared=Count(RECROPPED[0]),
+        equal=Count(RECROPPED[1]),
     )

@@ -246,16 +246,19 @@ def experiment(results: pd.DataFrame) -> Figure:
 
 
 def preparation(stages: dict[str, np.ndarray]) -> Figure:
-    """The steps of a picture's preparation, a panel each.
+    """The steps of a picture's preparation, a panel each, all equally high.
 
     Args:
         stages: title to an array (H, W) or (H, W, 3), as `preparation.preparation_steps` gives.
     """
-    figure, axes = plt.subplots(1, len(stages), figsize=(WIDTH, 1.7))
+    widths = [stage.shape[1] / stage.shape[0] for stage in stages.values()]
+    figure, axes = plt.subplots(
+        1, len(stages), figsize=(WIDTH, WIDTH / sum(widths) + 0.2), width_ratios=widths
+    )
     for axis, (title, stage) in zip(axes, stages.items(), strict=True):
-        top = 255 if stage.dtype == np.uint8 else 1
-        axis.imshow(stage, cmap="gray", vmin=0, vmax=top)
+        axis.imshow(stage, cmap="gray", vmin=0, vmax=255 if stage.dtype == np.uint8 else 1)
         axis.set_title(title, fontsize=8)
         axis.set(xticks=[], yticks=[])
         axis.grid(visible=False)
+        axis.spines[:].set(visible=True, color="0.6", linewidth=0.6)
     return figure
