@@ -36,8 +36,8 @@ NAMES = tuple(PINNED_MD5)
 # differ from those of our copy in about 3 of 10,000 images, by single grey levels. The digest is
 # that of our copy (`Source.digest`), which the committed results were made from.
 SAME_DATA = {tuple(PINNED_MD5["svhn"].values()): "252b0e875783529b"}
-# Of our copy of SVHN and the official test file, where both were at hand: images compared, and those
-# equal in every value (the others differed by one grey level in four values each).
+# Of our copy of SVHN and the official test file, where both were at hand: images compared, and
+# those equal in every value (the others differed by one grey level in four values each).
 RECROPPED = (10_000, 9_997)
 OFFICIAL_IMAGES = {"mnist": (60_000, 10_000), "svhn": (73_257, 26_032)}  # train, test
 TITLES = {"mnist": "MNIST", "svhn": "SVHN"}
