@@ -24,10 +24,10 @@ __version__ = "1.0.0"
 _OFFERED = {
     "RunConfig": "runs",
     "learn": "training",
-    "load": "predictions",
+    "load": "inference",
     "load_or_train": "checkpoints",
     "predict": "predictions",
-    "probabilities": "predictions",
+    "probabilities": "inference",
     "to_images": "pictures",
 }
 __all__ = tuple(_OFFERED)

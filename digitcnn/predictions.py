@@ -6,6 +6,7 @@ What needs a network's weights is in `digitcnn.inference`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -67,3 +68,36 @@ def predict(run: str | runs.RunConfig, data_name: str, split: str = "test") -> P
         division.labels(data_name).labels[indices],
         indices,
     )
+
+
+class Answers(NamedTuple):
+    """What a finished run answered.
+
+    Attributes:
+        predicted, labels: predicted and true classes, int64 (N,).
+        margin: of the runs of question (e), logit of 1 minus logit of 2, float16 (N,).
+    """
+
+    predicted: np.ndarray
+    labels: np.ndarray
+    margin: np.ndarray | None = None
+
+
+def answered(run: str | runs.RunConfig, data_name: str, split: str = "test") -> Answers:
+    """A run's kept answers on a split of a data set, on the classes that it learned.
+
+    Raises `DigitcnnError` for a split of which the answers are not kept (`runs.kept_answers`).
+    """
+    run = runs.get(run)
+    if (data_name, split) not in runs.kept_answers(run):
+        raise DigitcnnError(
+            f"The answers of {run.id} on {data_name}'s {split} split are not kept: choose one of "
+            "digitcnn.runs.kept_answers."
+        )
+    kept = results.answers(run)
+    predicted = kept[f"{data_name}-{split}-answer"].astype(np.int64)
+    kind = run.split if data_name == run.data else "pooled"
+    labels = division.labels(data_name).labels[division.split_indices(data_name, kind)[split]]
+    if run.class_counts:
+        labels = labels[np.isin(labels, [digit for digit, _ in run.class_counts])]
+    return Answers(predicted, labels, kept.get(f"{data_name}-{split}-margin"))

@@ -453,6 +453,16 @@ def manifest(data: str) -> dict:
     Raises `DigitcnnError` if it is missing or damaged; its counts have to add up.
     """
     path = files.cache_path("data", f"{data}.json")
+    try:
+        state = path.stat()
+    except OSError:
+        return _manifest(data, path, 0, 0)
+    return _manifest(data, path, state.st_mtime_ns, state.st_ino)
+
+
+@functools.lru_cache(maxsize=8)
+def _manifest(data: str, path: Path, modified: int, inode: int) -> dict:
+    """A manifest as its file stands at a moment; `status` asks for it thousands of times."""
     found = files.read_json(path, remedy=f"run `digitcnn data {data}` to make it")
     try:
         whole = isinstance(found["digest"], str) and found.keys() <= MANIFEST_NAMES

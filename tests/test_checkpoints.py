@@ -225,7 +225,7 @@ def test_each_group_keeps_what_later_formulas_need(monkeypatch):
         own = [(run.data, "validation"), (run.data, "test")]
         assert runs.kept_form(run) == form.get(run.group, "answer")
         assert runs.kept_answers(run) == {
-            "official": own, "experiments": own[:1],
+            "official": own, "experiments": own[:1], "improvement": own,
         }.get(run.group, own + [(other, "test")]), run.id  # fmt: skip
         for name, split in runs.kept_answers(run):
             sizes = FULL[name, run.split if name == run.data else "pooled"]

@@ -239,7 +239,7 @@ def test_a_cpu_torch_that_is_there_keeps_cuda_out(environment, tmp_path):
     (tmp_path / "full.txt").write_text((ROOT / "requirements/full.txt").read_text("utf-8"))
     whole = set(versions(tmp_path / "full.txt"))
     environment.create()
-    (environment.VENV / "lib/python3/site-packages/torch-2.15.0+cpu.dist-info").mkdir()
+    (environment.VENV / "lib/python3/site-packages" / "torch-2.15.0+cpu.dist-info").mkdir()
     environment.ensure("full")
     assert environment.installed == ["without-cuda"]
     left_out = whole - set(versions(environment.VENV / "without-cuda.txt"))

@@ -9,7 +9,7 @@ import pytest
 from finished import finish
 from scipy import ndimage
 
-from digitcnn import data, division, files, runs, sources, store, toy
+from digitcnn import division, files, runs, sources, store, toy
 from digitcnn.files import DigitcnnError
 from digitcnn.report import attributes, difficulty, origin_errors, origins
 
@@ -129,11 +129,11 @@ def test_writers_are_read_from_qmnist(tmp_path, monkeypatch):
         idx(folder / f"qmnist-{part}-images-idx3-ubyte", np.zeros((len(rows), 28, 28), np.uint8))
         idx(folder / f"qmnist-{part}-labels-idx2-int", labels)
     labels = division.Labels(np.array([5, 0, 7]), np.array([False, False, True]))
-    monkeypatch.setattr(data, "labels", lambda name: labels)
+    monkeypatch.setattr(division, "labels", lambda name: labels)
     writer, series = origins._read_writers()
     assert writer.tolist() == [17, 18, 19] and series.tolist() == [0, 4, 1]
     monkeypatch.setattr(
-        data, "labels", lambda name: division.Labels(labels.labels[::-1], labels[1])
+        division, "labels", lambda name: division.Labels(labels.labels[::-1], labels[1])
     )
     with pytest.raises(DigitcnnError, match="not in MNIST's order"):
         origins._read_writers()
@@ -205,7 +205,7 @@ def test_a_planted_difficulty_is_accounted_for(monkeypatch):
     wrong = {n: random.random(len(b)) < np.where(b, 0.3, 0.02) for n, b in blurred.items()}
     found = gap_of(monkeypatch, blurred, wrong)
     assert found.accounted.low < 1 < found.accounted.high and found.accounted.low > 0.8
-    assert found.each[runs.SEED] == pytest.approx(found.accounted.value)
+    assert found.each[runs.SEED] == pytest.approx(found.accounted)
     expected = wrong["svhn"][blurred["svhn"]].mean() * blurred["mnist"].mean()
     expected += wrong["svhn"][~blurred["svhn"]].mean() * (1 - blurred["mnist"].mean())
     assert found.standardised.value == pytest.approx(expected)

@@ -69,7 +69,7 @@ sys.exit(submission.main(sys.argv[1:]))
 def project(tmp_path_factory) -> Path:
     """The tiny book with this project's tools, and things that are no part of a submission."""
     root = tmp_path_factory.mktemp("submission") / "project"
-    for folder in ("tools", "digitcnn"):
+    for folder in ("tools", "digitcnn", "assets"):
         shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("Makefile", ".gitignore", "LICENSE", "README.md"):
         shutil.copy(ROOT / name, root / name)
@@ -197,7 +197,7 @@ def test_no_link_is_dead(packed):
     for path in packed.rglob("*.md"):
         if "tests" not in path.parts and path.name != "CONTRIBUTING.md":
             text = path.read_text("utf-8")
-            links = [x for x in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in x]
+            links = [x for x in re.findall(r"\]\(([^)\s#]+)", text) if "://" not in x]
             if path.parent == packed:  # folders and files are named in code there
                 links += re.findall(r"^\| `([\w./-]+)`", text, re.MULTILINE)
             for link in links:
@@ -206,7 +206,7 @@ def test_no_link_is_dead(packed):
                 assert any(place.exists() for place in there), (path, link)
     sent = archive.packable()
     for page in ROOT.glob("*.md"):
-        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
+        for link in re.findall(r"\]\(([^)\s#]+)", page.read_text("utf-8")):
             assert "://" in link or link in sent, (page.name, link)
 
 

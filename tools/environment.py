@@ -152,7 +152,7 @@ def install(name: str) -> None:
         create()
     chosen = lock_file(name)
     lock = chosen.read_text()
-    if any(VENV.glob("lib/python*/site-packages/torch-*+cpu.dist-info")):
+    if any(VENV.glob("lib/python*/*/torch-*+cpu.dist-info")):
         lock, chosen = re.sub(CUDA, "", lock), VENV / "without-cuda.txt"
         chosen.write_text(lock)
     total = len(re.findall(r"^[a-z0-9].*==", lock, re.MULTILINE))

@@ -336,26 +336,6 @@ class Audited:
     kappa: Number
     codes: dict[str, Seen]
 
-    @property
-    def blur(self) -> Seen:
-        """The code of that name."""
-        return self.codes["blur"]
-
-    @property
-    def low_contrast(self) -> Seen:
-        """The code of that name."""
-        return self.codes["low-contrast"]
-
-    @property
-    def neighbour(self) -> Seen:
-        """The code of that name."""
-        return self.codes["neighbour"]
-
-    @property
-    def between(self) -> Seen:
-        """The code of that name."""
-        return self.codes["between"]
-
 
 def audited(name: str) -> Audited:
     """The audit of a data set's first training."""

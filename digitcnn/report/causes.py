@@ -89,11 +89,6 @@ class Confusions:
         """The most frequent confusion."""
         return self.rows[0]
 
-    @property
-    def second(self) -> Confusion:
-        """The next."""
-        return self.rows[1]
-
     def pairs(self, count: int) -> list[evaluation.Pair]:
         """The most frequent confusions."""
         return [evaluation.Pair(*row.pair, row.count) for row in self.rows[:count]]

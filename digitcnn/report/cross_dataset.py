@@ -17,10 +17,10 @@ from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
 from .. import data, files, inference, predictions, runs, stats, store
+from ..predictions import answered
 from ..sources import NAMES
 from ..training import predict_logits
 from . import evaluation
-from .evaluation import answered
 from .representation import SEED
 
 EXAMPLES = (0, 2, 3, 4, 6, 7, 8)  # digits that show a control

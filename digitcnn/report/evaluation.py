@@ -14,48 +14,14 @@ import pandas as pd
 from scipy import optimize
 from sklearn import metrics
 
-from .. import division, files, predictions, results, runs, stats, store
-from ..predictions import Predictions, softmax
+from .. import predictions, results, runs, stats, store
+from ..predictions import Answers, Predictions, softmax
 from ..sources import TITLES
 from ..stats import Estimate, percentiles, proportion
 from .values import Average, Count, Number, Points, Ratio, Share, Spread, Text
 
 BINS = 15  # of equal width, as in Guo et al. 2017
 DIGITS = np.arange(10)
-
-
-class Answers(NamedTuple):
-    """What a finished run answered.
-
-    Attributes:
-        predicted, labels: predicted and true classes, int64 (N,).
-        margin: of the runs of question (e), logit of 1 minus logit of 2, float16 (N,).
-    """
-
-    predicted: np.ndarray
-    labels: np.ndarray
-    margin: np.ndarray | None = None
-
-
-def answered(run: str | runs.RunConfig, data_name: str, split: str = "test") -> Answers:
-    """A run's kept answers on a split of a data set, on the classes that it learned.
-
-    Needs neither weights nor images. Raises `DigitcnnError` for a split of which the answers are
-    not kept (`runs.kept_answers`).
-    """
-    run = runs.get(run)
-    if (data_name, split) not in runs.kept_answers(run):
-        raise files.DigitcnnError(
-            f"The answers of {run.id} on {data_name}'s {split} split are not kept: choose one of "
-            "digitcnn.runs.kept_answers."
-        )
-    kept = results.answers(run)
-    predicted = kept[f"{data_name}-{split}-answer"].astype(np.int64)
-    kind = run.split if data_name == run.data else "pooled"
-    labels = division.labels(data_name).labels[division.split_indices(data_name, kind)[split]]
-    if run.class_counts:
-        labels = labels[np.isin(labels, [digit for digit, _ in run.class_counts])]
-    return Answers(predicted, labels, kept.get(f"{data_name}-{split}-margin"))
 
 
 def confusion(p: Predictions | Answers) -> np.ndarray:
@@ -103,7 +69,7 @@ class Model:
 
 
 def judged(p: Predictions) -> Judged:
-    """Accuracy and macro averages of predictions."""
+    """What predictions are worth."""
     precision, recall, f1, _ = metrics.precision_recall_fscore_support(
         p.labels, p.predicted, average="macro", zero_division=0
     )
@@ -220,12 +186,18 @@ def classes(name: str) -> Classes:
     )  # fmt: skip
 
 
+def classes_table() -> pd.DataFrame:
+    """`classes` of both data sets, one below the other."""
+    parts = [classes(name).table.assign(data=title) for name, title in TITLES.items()]
+    return pd.concat(parts)[["data", *parts[0].columns.drop("data")]]
+
+
 class Pair(NamedTuple):
     """A confusion: true class, answered class, and how many of a split's errors it is."""
 
     true: int
     answered: int
-    count: Count
+    count: int
 
 
 def most_confused(p: Predictions, count: int) -> list[Pair]:
@@ -343,8 +315,7 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS)
 
 
 def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS) -> float:
-    """Expected calibration error in [0, 1]: mean gap of confidence and accuracy over the bins,
-    weighted by their counts (Naeini et al. 2015; Guo et al. 2017, eq. 3)."""
+    """Expected calibration error in [0, 1] (Guo et al. 2017, eq. 3)."""
     table = reliability(probabilities, labels, bins)
     gaps = (table["confidence"] - table["accuracy"]).abs()
     return float((gaps * table["count"]).sum() / len(labels))
@@ -393,8 +364,7 @@ def calibration(name: str) -> Calibration:
 
 def maps(name: str, count: int = 6) -> list[tuple[Shown, np.ndarray]]:
     """Random right and random wrong test images, each row with its calibrated softmax (n, 10)."""
-    p, scaled = predictions.predict(name, name), calibration(name)
-    at = drawn(name)
+    p, scaled, at = predictions.predict(name, name), calibration(name), drawn(name)
     right, wrong = at[~p.wrong[at]][:count], examples(p.wrong, count)
     title = TITLES[name]
     return [

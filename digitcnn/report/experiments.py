@@ -9,9 +9,9 @@ import torch
 from .. import data, division, inference, results, runs, stats, store
 from ..files import DigitcnnError
 from ..model import DigitCNN
+from ..predictions import answered
 from ..sources import TITLES
 from ..training import build_model, predict_logits
-from .evaluation import answered
 
 DIGITS = list(range(10))
 

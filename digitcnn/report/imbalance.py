@@ -23,9 +23,9 @@ from sklearn.metrics import (
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
 from .. import data, files, inference, runs, stats, store
+from ..predictions import answered
 from ..runs import CASES, CONTROLS, PAIR, RunConfig
 from ..sources import NAMES
-from .evaluation import answered
 
 SEED = data.SEED
 FEW = 2000  # samples in quadratic measures

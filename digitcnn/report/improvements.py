@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from .. import predictions, runs, stats, store
-from ..predictions import Predictions, softmax
+from ..predictions import Predictions, answered, softmax
 from ..sources import TITLES
-from .evaluation import answered, cross_entropy
+from .evaluation import cross_entropy
 from .values import Count, Points, Share, Spread
 
 # Sets of three views: (pixels to the right, pixels down, magnification).

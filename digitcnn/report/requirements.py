@@ -69,45 +69,38 @@ REQUIREMENTS = tuple(
             ("Generalisation gap", "sec-gap tbl-gap"),
         ),
         "c": (
-            ("Both models compared, with intervals", "sec-eval-compare tbl-eval-summary"),
-            ("Loss of both models", "fig-eval-loss"),
             (
-                "Where the difference in difficulty comes from",
-                "sec-eval-difficulty fig-eval-examples fig-eval-difficulty",
+                "Compare the performance of the trained models on MNIST and SVHN",
+                "sec-eval-compare tbl-eval-summary tbl-eval-difficulty",
             ),
             (
-                "Misclassified examples of every class, with the confidence",
+                "Identify and visualise misclassified examples from the test sets for each class",
                 "sec-eval-errors fig-eval-errors-mnist fig-eval-errors-svhn",
             ),
             (
-                "Why: what errors have in common, with a control",
-                "sec-eval-causes tbl-eval-definitions fig-eval-causes tbl-eval-causes-mnist "
-                "tbl-eval-causes-svhn",
-            ),
-            ("Labels in doubt", "sec-eval-labels fig-eval-labels"),
-            ("Confusion matrices of both models", "sec-eval-confusion fig-eval-confusion"),
-            ("The most confused pairs, with examples", "fig-eval-pairs"),
-            (
-                "Probability maps of random test images",
-                "sec-eval-maps fig-eval-maps-mnist fig-eval-maps-svhn",
+                "Provide explanations for why these misclassifications might have occurred",
+                "sec-eval-audit tbl-eval-audit fig-eval-codes sec-eval-confusions "
+                "fig-eval-confusions-mnist fig-eval-edits tbl-eval-edits "
+                "fig-eval-confusions-svhn tbl-eval-remedies",
             ),
             (
-                "Inference with a saved model, on files and on random test images",
-                "sec-eval-live fig-eval-files fig-eval-live",
+                "Suggest potential improvements to the model",
+                "sec-eval-improvements tbl-eval-improvements",
             ),
             (
-                "Precision, recall, F1 and support of each class",
-                "sec-eval-classes tbl-eval-classes-mnist tbl-eval-classes-svhn fig-eval-classes",
+                "Implement a function to load the trained model and perform inference",
+                "sec-eval-inference",
             ),
             (
-                "Calibration, before and after temperature scaling",
-                "sec-eval-calibration fig-eval-reliability tbl-eval-calibration",
+                "Dynamically demonstrate inference on random test samples from both data sets",
+                "sec-eval-inference fig-eval-maps",
             ),
-            ("Improvements suggested", "sec-eval-improvements"),
+            ("Create confusion matrices for both data sets", "sec-eval-matrices fig-eval-matrices"),
             (
-                "Improvements tried, with gain and cost",
-                "tbl-eval-candidates tbl-eval-tta tbl-eval-selective fig-eval-coverage",
+                "Visualise probability maps (softmax scores) for random test samples",
+                "sec-eval-maps fig-eval-maps",
             ),
+            ("Analyse classification performance per class", "sec-eval-classes fig-eval-classes"),
         ),
         "d": (
             (

@@ -10,7 +10,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib import font_manager
 
-WIDTH = 5.2  # inches: the text width of the PDF, so that type is printed in the size set here
+WIDTH = 4.8  # inches: the text width of the PDF, so that type is printed in the size set here
 SIZE = 8.5  # points; the text has 11
 FONTS = Path(__file__).resolve().parents[2] / "assets" / "fonts"  # the text's typeface
 # The data sets' colours are Okabe and Ito's blue and vermilion and stand for nothing else.

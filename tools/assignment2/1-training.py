@@ -112,12 +112,12 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 os.environ.setdefault("DIGITCNN_TRAIN", "never")  # no stored run is made again unasked
-from digitcnn import augmentation, checkpoints, files, results, runs, sources
+from digitcnn import augmentation, checkpoints, files, predictions, results, runs, sources
 from digitcnn.checkpoints import _stored, differences, read_tensors, record_path, weights_path
 from digitcnn.data import held_out_part, training_part
 from digitcnn.files import DigitcnnError
 from digitcnn.pictures import to_images
-from digitcnn.report import evaluation, imbalance, representation
+from digitcnn.report import imbalance, representation
 from digitcnn.runs import RunConfig
 from digitcnn.sources import TITLES, Source
 

@@ -189,7 +189,7 @@ for model in NAMES:
                 found = predict_logits(cases[model, case], pair[name].images).cpu().numpy()
                 found = found.argmax(1)
             else:
-                found, labels, _ = evaluation.answered(f"{model}-{case}", name)
+                found, labels, _ = predictions.answered(f"{model}-{case}", name)
             precision, recall, _, _ = precision_recall(
                 labels, found, labels=runs.PAIR, zero_division=0
             )

@@ -75,7 +75,7 @@ def converted(job: dict, config: dict, root: Path, template: str, about: dict) -
     """The book in the template, with `about` as metadata. Raises `Problem` with all problems."""
     work = Path(job["work"])
     (work / "template.html").write_text(template, "utf-8")
-    (work / "about.json").write_text(json.dumps(about), "utf-8")
+    (work / "about.json").write_text(json.dumps(about, ensure_ascii=False), "utf-8")
     extra = ["--standalone", f"--template={work / 'template.html'}"]
     extra += [f"--metadata-file={work / 'about.json'}"]
     if job["format"] == "html":
