@@ -42,9 +42,12 @@ def profile() -> str:
     return name
 
 
+HOME = Path(__file__).resolve().parent.parent  # of this copy of the project
+
+
 def project_root() -> Path:
     """The folder of ``_quarto.yml``; ``DIGITCNN_ROOT`` replaces it (tests, copies)."""
-    return _folder_from_environment("DIGITCNN_ROOT", Path(__file__).resolve().parent.parent)
+    return _folder_from_environment("DIGITCNN_ROOT", HOME)
 
 
 def data_root() -> Path:

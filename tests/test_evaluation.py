@@ -92,7 +92,7 @@ def one(monkeypatch):
 def test_a_class_has_scikit_learns_scores_in_its_row(one):
     expected = metrics.precision_recall_fscore_support(one.labels, one.predicted, zero_division=0)
     found = evaluation.classes("mnist")
-    assert [found.worst, found.best] == [list(found.f1)[0], list(found.f1)[-1]]
+    assert [found.worst, found.best] == [next(iter(found.f1)), list(found.f1)[-1]]
     assert sorted(found.f1, key=lambda digit: found.f1[digit].value) == list(found.f1)
     for _, row in found.table.iterrows():
         for column, values in zip(("precision", "recall", "F1"), expected, strict=False):

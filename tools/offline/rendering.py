@@ -143,17 +143,40 @@ def to_typst(job: dict, config: dict, root: Path, banner: str) -> str:
     return converted(job, config, root, template, {k: v for k, v in about.items() if v})
 
 
-def to_pdf(text: str, work: Path) -> bytes:
-    """Compile the book's Typst text: PDF/UA-1, tagged and with alternative texts."""
+def compiled(work: Path, system_fonts: bool) -> tuple[bytes, list]:
+    """PDF/UA-1 of ``book.typ`` with the compiler's warnings. Raises `Problem`."""
     import typst
 
-    (work / "book.typ").write_text(text, "utf-8")
-    options = {"root": str(work), "ignore_system_fonts": True, "pdf_standards": ["ua-1"]}
     try:
-        pdf, warnings = typst.compile_with_warnings(str(work / "book.typ"), **options)
+        return typst.compile_with_warnings(
+            str(work / "book.typ"),
+            root=str(work),
+            ignore_system_fonts=not system_fonts,
+            pdf_standards=["ua-1"],
+        )
     except RuntimeError as err:  # the compiler's own error type derives from it
         about = [str(err), *getattr(err, "hints", ())]
         raise Problem(f"Typst failed: {' '.join(' '.join(about).split())}") from err
+
+
+def to_pdf(text: str, work: Path) -> bytes:
+    """Compile the book's Typst text, tagged and with alternative texts."""
+    (work / "book.typ").write_text(text, "utf-8")
+    try:
+        pdf, warnings = compiled(work, system_fonts=False)
+    except Problem as first:
+        if "could not be displayed" not in str(first):
+            raise
+        try:  # a name, perhaps, in a script that the embedded fonts lack
+            pdf, warnings = compiled(work, system_fonts=True)
+        except Problem as err:
+            lost = dict.fromkeys(re.findall(r'the text `"(.+?)"` could not', str(err)))
+            if not lost:
+                raise
+            raise Problem(
+                f"The fonts of the PDF have no {' '.join(lost)}: install one that has, Noto for "
+                "example, or write it in other letters."
+            ) from err
     if warnings:
         raise Problem(f"Typst warns: {'; '.join(str(each) for each in warnings)}")
     return pdf
