@@ -109,9 +109,10 @@ def text(rows: pd.DataFrame) -> str:
     """A line for each condition and model: per cent right, printed / handwritten."""
     lines = []
     for row in rows.to_dict("records"):
+        shares = [[row.get(f"{how} {kind}", np.nan) for kind in KINDS] for how in HOWS]
         auto, none = (
-            " / ".join(f"{100 * row.get(f'{how} {kind}', np.nan):5.1f}" for kind in KINDS)
-            for how in HOWS
+            " / ".join("    –" if np.isnan(share) else f"{100 * share:5.1f}" for share in each)
+            for each in shares
         )
         lines.append(
             f"{row['condition']:<30} {row['model']:<6} auto {auto}   none {none}   "

@@ -440,26 +440,22 @@ def benchmark_of_pictures():
         yield module
 
 
-def table_of(benchmark):
-    """The rows that were kept; skipped while conditions are being measured anew."""
-    rows = benchmark.kept()
-    if missing := set(benchmark.CONDITIONS) - set(rows.get("condition", ())):
-        pytest.skip(f"python benchmarks/pictures.py has to measure {len(missing)} conditions")
-    return rows
-
-
 def test_the_levels_of_the_table_hold_in_each_condition(benchmark_of_pictures):
-    rows = table_of(benchmark_of_pictures)
+    rows = benchmark_of_pictures.kept()
+    assert len(rows), "no table for these weights and this code: python benchmarks/pictures.py"
     generated = rows[rows["condition"].isin(benchmark_of_pictures.CONDITIONS)]
     assert (generated["count"] == benchmark_of_pictures.COUNT).all()
     mnist, svhn = (generated[generated["model"] == name] for name in sources.NAMES)
+    assert len(mnist) == len(svhn) >= 13
     assert mnist[["auto printed", "auto handwritten"]].min(axis=None) >= 0.95
     assert svhn["auto printed"].min() >= 0.90
     assert not mnist["worse"].any()
+    if missing := len(benchmark_of_pictures.CONDITIONS) - len(mnist):
+        pytest.skip(f"{missing} conditions are still to be measured: python benchmarks/pictures.py")
 
 
 def test_readme_says_what_the_table_does(benchmark_of_pictures):
-    rows = table_of(benchmark_of_pictures)
+    rows = benchmark_of_pictures.kept()
     readme = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
     assert benchmark_of_pictures.sentence(rows) in " ".join(readme.split())
 
