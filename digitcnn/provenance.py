@@ -203,6 +203,8 @@ def changes(document: str, folder: Path | None = None) -> list[str]:
     if about["options"] != options_digest():
         found.append("options in _quarto.yml or _metadata.yml changed")
     for name, digest in about["modules"].items():
+        if reach.text_digest(name) == about.get("texts", {}).get(name):
+            continue  # not a letter changed, so nothing has to be parsed
         if (current := module_digest(name)) != digest:
             found.append(f"digitcnn/{name.replace('.', '/')}.py {_how(current)}")
     for name, digest in about["files"].items():

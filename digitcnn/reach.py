@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import builtins
 import functools
+import hashlib
 from pathlib import Path
 
 from . import files
@@ -283,6 +284,13 @@ def _definition(where: str, name: str, keys: frozenset[str] | None) -> tuple[str
     nodes = found.definitions[name] if name else [found.tree]
     plain = [tree.plain(_chosen(node, keys)) for node in nodes]
     return files.fingerprint(plain), tuple(dict.fromkeys(tree.references))
+
+
+def text_digest(name: str) -> str | None:
+    """Digest of a module's text as it stands; None if there is none."""
+    path = _PACKAGE.joinpath(*name.split("."))
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else None
 
 
 def module_digest(name: str) -> str | None:

@@ -452,12 +452,17 @@ def manifest(data: str) -> dict:
 
     Raises `DigitcnnError` if it is missing or damaged; its counts have to add up.
     """
-    path = files.cache_path("data", f"{data}.json")
+    path = _manifest_path(data, files.results_root())
     try:
         state = path.stat()
     except OSError:
         return _manifest(data, path, 0, 0)
     return _manifest(data, path, state.st_mtime_ns, state.st_ino)
+
+
+@functools.lru_cache(maxsize=8)
+def _manifest_path(data: str, root: Path) -> Path:
+    return root / "cache" / "data" / f"{data}.json"
 
 
 @functools.lru_cache(maxsize=8)

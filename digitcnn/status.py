@@ -132,7 +132,7 @@ def together(seconds: float, jobs: int) -> float:
     return seconds / (1 + SECOND_PROCESS * (jobs - 1))
 
 
-def with_workers(count: int) -> float:
+def with_workers(*counts: int) -> list[float]:
     """Computed wall time of all runs in seconds, dealt to so many workers in the order of training.
 
     Of runs that are stored with the time that they took, of others with the estimate for one of two
@@ -140,13 +140,18 @@ def with_workers(count: int) -> float:
     """
     from . import grid
 
-    free = [0.0] * count  # when each worker is
+    taken = []
     for run in grid.chosen([], every=True):
-        taken = 2 * together(seconds(run, from_start=True), 2)
+        taken.append(2 * together(seconds(run, from_start=True), 2))
         with contextlib.suppress(DigitcnnError, KeyError):
-            taken = runs.read_record(run)["seconds"]
-        heapq.heapreplace(free, free[0] + taken)
-    return max(free)
+            taken[-1] = runs.read_record(run)["seconds"]
+    found = []
+    for count in counts:
+        free = [0.0] * count  # when each worker is
+        for each in taken:
+            heapq.heapreplace(free, free[0] + each)
+        found.append(max(free))
+    return found
 
 
 def duration(seconds: float) -> str:
@@ -276,7 +281,8 @@ def print_status(every: bool = False) -> int:
         f"still to train: {duration(together(left, 2)) if left else 'nothing'}."
     )
     if every:
-        found = ", ".join(f"{n} {duration(with_workers(n))}" for n in CLUSTERS)
+        hours = zip(CLUSTERS, with_workers(*CLUSTERS), strict=True)
+        found = ", ".join(f"{n} {duration(each)}" for n, each in hours)
         print(f"Computed from recorded times (or the estimates), by number of workers: {found}.")
     for data in runs.DATA:
         if runs.has_manifest(data):

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import offline
 
-from digitcnn import files, provenance
+from digitcnn import files, provenance, reach
 from digitcnn.files import DigitcnnError
 
 KEPT = 2  # earlier versions of a chapter's results
@@ -135,6 +135,7 @@ def execute(document: str, config: dict, profiles: tuple[str, ...] = ()) -> floa
         "source": source,
         "options": provenance.options_digest(),
         "modules": {name: provenance.module_digest(name) for name in seen["modules"]},
+        "texts": {name: reach.text_digest(name) for name in seen["modules"]},
         "files": {
             name: provenance.file_digest(root / name)
             for name in sorted(filter(None, map(provenance.counts, map(Path, seen["opened"]))))
