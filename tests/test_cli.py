@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from digitcnn import checkpoints, cli, data, division, files, grid, runs, status
+from digitcnn import checkpoints, cli, data, division, files, grid, provenance, runs, status
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = ("data", "train", "accept", "status", "doctor", "check", "predict", "demo")
@@ -334,7 +334,7 @@ def test_data_never_read_are_read_first(empty, asked, monkeypatch):
 def test_status_takes_under_a_second_of_cpu_and_no_torch():
     """Of this project as it is, with all its runs, results and chapters."""
     code = (
-        "import resource, sys\nfrom digitcnn import cli\ncli.main(['status', '--all'])\n"
+        "import resource, sys\nfrom digitcnn import cli\ncli.main(['status'])\n"
         "used = resource.getrusage(resource.RUSAGE_SELF)\n"
         "print(used.ru_utime + used.ru_stime, 'torch' in sys.modules, file=sys.stderr)"
     )
@@ -344,7 +344,7 @@ def test_status_takes_under_a_second_of_cpu_and_no_torch():
     )  # fmt: skip
     seconds, torch = done.stderr.splitlines()[-1].split()
     assert float(seconds) < 1 and torch == "False", done.stderr
-    assert all(name in done.stdout for name in runs.registry())
+    assert all(name in done.stdout for name in (*runs.MAIN, *provenance.documents()))
 
 
 def test_ctrl_c_is_one_line_and_130(monkeypatch, capsys):
