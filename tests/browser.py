@@ -129,9 +129,9 @@ class Browser:
         assert "exceptionDetails" not in found, f"{script}: {_text(found['exceptionDetails'])}"
         return found["result"].get("value")
 
-    def wait_for(self, condition: str) -> Any:
+    def wait_for(self, condition: str, limit: float = LIMIT) -> Any:
         """The value of a JavaScript expression as soon as it is truthy."""
-        until = time.monotonic() + LIMIT
+        until = time.monotonic() + limit
         while not (value := self.evaluate(condition)):
             shown = self.evaluate("document.body.innerText") if time.monotonic() > until else ""
             assert time.monotonic() < until, f"never so: {condition}\n{self.errors}\n{shown}"

@@ -23,6 +23,7 @@ def gallery(rows: list[Shown], marked: np.ndarray | None = None, columns: int = 
         marked: positions whose images get a dot.
     """
     marked = set() if marked is None else set(np.asarray(marked).tolist())
+    rows = rows or [Shown("none", np.zeros((0, 3, 32, 32), np.uint8), [], np.zeros(0, int))]
     across, down = columns * (SIDE + BESIDE), len(rows) * (SIDE + ABOVE)
     margin = 40
     sheet = np.full((down, across, 3), 255, np.uint8)
