@@ -21,7 +21,8 @@ from IPython import get_ipython
 from IPython.display import Markdown
 
 from .. import files, runs, stats
-from .values import MINUS, Printed
+from .values import MINUS, Duration, Printed
+from .values import listed as listed
 
 
 def start() -> None:
@@ -102,25 +103,14 @@ def difference(found: stats.Difference | pd.Series, digits: int = 2) -> str:
     return f"{points(found.value, digits)} ({ends})"
 
 
-def listed(items: Iterable[str]) -> str:
-    """Items as a reader says them: ``a, b and c``; ``none`` of nothing."""
-    *rest, last = list(items) or ["none"]
-    return f"{', '.join(rest)} and {last}" if rest else last
-
-
 def signed(value: float, digits: int = 2) -> str:
     """A number with a typographic minus sign; zero has none."""
     return f"{value:z.{digits}f}".replace("-", "\u2212")
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a reader says them: ``45 s``, ``33 min``, ``2 h 05 min``."""
-    if seconds < 90:
-        return f"{seconds:.0f}\u202fs"
-    minutes = round(seconds / 60)
-    if minutes < 90:
-        return f"{minutes}\u202fmin"
-    return f"{minutes // 60}\u202fh {minutes % 60:02d}\u202fmin"
+    """Seconds as `values.Duration` prints them."""
+    return str(Duration(seconds))
 
 
 def table(
@@ -193,6 +183,11 @@ def source(*wanted: str) -> Markdown:
             found.append(ast.get_source_segment(text, definitions[name]))
     code = "\n\n".join("\n".join(pair) for pair in zip(found[::2], found[1::2], strict=True))
     return Markdown(f"```python\n{code}\n```")
+
+
+def on_both(value: Callable[[str], object], unit: str = "") -> str:
+    """A value for each data set as a sentence has them; the unit stands with the first."""
+    return f"{value('mnist')}{unit} on MNIST and {value('svhn')} on SVHN"
 
 
 def copies() -> dict[str, str]:
