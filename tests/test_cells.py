@@ -85,7 +85,7 @@ def test_execute_writes_frozen_results(book, tmp_path):
     assert "seven is 42, and *word*" in text and "import base64" in text and "not_run()" in text
     for absent in ("never shown", "quiet", "<script>", "print(", "object>"):
         assert absent not in text
-    assert "![It's a plot](01-data_files/figure-typst/fig-plot-output-1.png){#fig-plot" in text
+    assert "![It's a plot](01-data_files/figure-html/fig-plot-output-1.png){#fig-plot" in text
     assert (fresh / "chapters/01-data/figure-html/fig-plot-output-1.png").read_bytes() == PNG
     page = (tmp_path / "out" / "index.html").read_text("utf-8")
     assert "printed Figure 1.1 Table 1.1" in plain(page)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-FORMATS = {"html": ("html", "figure-html"), "pdf": ("typ", "figure-typst")}  # json, figure folder
+FORMATS = {"html": "html", "pdf": "typ"}  # the name of the frozen file: the ending of the output
 CELL = re.compile(
     r"^([\t >]*)(```+)\s*\{python\b[^}\n]*\}[ \t]*\n(.*?)^\1\2[ \t]*$", re.MULTILINE | re.DOTALL
 )
@@ -140,7 +140,7 @@ def load_document(root: Path, item: dict, fmt: str, freeze: Path | None, config:
         text = outline(text, fmt)
     elif CELL.search(text):
         folder = freeze / Path(file).with_suffix("")
-        result = folder / "execute-results" / f"{FORMATS[fmt][0]}.json"
+        result = folder / "execute-results" / f"{FORMATS[fmt]}.json"
         remedy = "run `make report`"
         if not result.exists():
             raise Problem(f"{file} has no frozen results for {fmt}; {remedy}.")

@@ -34,12 +34,14 @@ try:
     from matplotlib_inline.backend_inline import set_matplotlib_formats
     plt.rcParams.update({{"figure.figsize": ({width}, {height}), "figure.dpi": {dpi},
                          "savefig.dpi": "figure"}})
-    set_matplotlib_formats("retina", "svg")
+    set_matplotlib_formats("svg")
 except Exception:
     pass
 """
+# One drawing serves both formats: Quarto copies a document's whole frozen folder for each.
+FIGURES = "figure-html"
 MIME = {  # the outputs that a format shows, best first (as Quarto orders them)
-    "html": ("text/html", "text/markdown", "image/png", "image/svg+xml", "text/plain"),
+    "html": ("text/html", "text/markdown", "image/svg+xml", "image/png", "text/plain"),
     "pdf": ("text/markdown", "image/svg+xml", "image/png", "text/plain"),
 }
 ON = dict.fromkeys(["echo", "output", "warning", "include", "eval"], True)  # by default
@@ -71,11 +73,11 @@ def execute(
         "QUARTO_FIG_WIDTH": str(size["width"]),
         "QUARTO_FIG_HEIGHT": str(size["height"]),
         "QUARTO_FIG_DPI": str(size["dpi"]),
-        "QUARTO_FIG_FORMAT": "retina",
+        "QUARTO_FIG_FORMAT": "svg",
         **dict(more),
     }
     texts: dict[str, list[str]] = {fmt: [] for fmt in FORMATS}
-    figures: dict[str, dict[str, bytes]] = {fmt: {} for fmt in FORMATS}
+    figures: dict[str, bytes] = {}
     with kernel(name, root, environment) as run:  # in the root: execute-dir is project
         run(SETUP.format(**size), "the setup cell")
         if first:
@@ -97,13 +99,13 @@ def execute(
             for fmt, text in texts.items():
                 opts = defaults[fmt] | own
                 text.append(
-                    cell_markdown(fmt, code, own, opts, outputs, label, qmd_path.stem, figures[fmt])
+                    cell_markdown(fmt, code, own, opts, outputs, label, qmd_path.stem, figures)
                 )
         told = run(last, "the last cell").outputs[-1].text if last else ""
     shutil.rmtree(folder, ignore_errors=True)
-    for fmt, (ending, figure_folder) in FORMATS.items():
-        for file, data in figures[fmt].items():
-            write_whole(folder / figure_folder / file, data)
+    for file, data in figures.items():
+        write_whole(folder / FIGURES / file, data)
+    for fmt, ending in FORMATS.items():
         result = {"engine": "jupyter", "markdown": "".join(texts[fmt])}
         result |= {"supporting": [f"{qmd_path.stem}_files"], "filters": [], "includes": {}}
         data = json.dumps({"hash": document_hash(qmd_path), "result": result}, indent=2)
@@ -250,7 +252,7 @@ def output_image(fmt, out, name, stem, figures) -> tuple[str, str] | None:
     figures[name] = base64.b64decode(out.data[mime]) if png else out.data[mime].encode()
     size = out.metadata.get(mime, {}) if fmt == "html" else {}
     size = "".join(f" {key}={size[key]}" for key in ("width", "height") if key in size)
-    return f"{stem}_files/{FORMATS[fmt][1]}/{name}", size
+    return f"{stem}_files/{FIGURES}/{name}", size
 
 
 def output_text(fmt, out) -> str:
