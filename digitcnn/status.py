@@ -109,9 +109,13 @@ def images_to_evaluate(run: RunConfig) -> int:
 
 
 def seconds_to_learn(run: RunConfig) -> float:
-    """Estimated time of a run's steps on an idle core; an image costs by its number of pixels."""
-    pixels = sum(share * (size / 32) ** 2 for size, share in run.resolutions)
-    return images_to_learn(run) * pixels / LEARNED_PER_SECOND
+    """Estimated time of a run's steps on an idle core.
+
+    A part of an image's cost does not fall with its pixels: augmentation at 32 pixels, the steps.
+    Measured (`benchmarks/epochs.py`): 0.43 and 0.50 of the whole at 16 pixels, 0.62 and 0.71 at 24.
+    """
+    cost = sum(share * (0.3 + 0.7 * (size / 32) ** 2) for size, share in run.resolutions)
+    return images_to_learn(run) * cost / LEARNED_PER_SECOND
 
 
 def seconds(run: RunConfig, from_start: bool = False) -> float:
