@@ -144,6 +144,24 @@ def test_metrics_need_a_row_for_each_epoch(one_run):
         assert f"metrics/mnist/test.txt has {len(kept) - 1} rows" in one_sentence(ValueError(line))
 
 
+def test_a_training_is_held_against_those_that_were_printed(one_run, monkeypatch):
+    """Trained again elsewhere: expected, unlikely after such trainings, or one of them itself."""
+    monkeypatch.setattr(runs, "trainings", lambda data: [one_run.id])
+    printed = []
+    monkeypatch.setattr(
+        check.provenance, "read_record", lambda folder: {"trainings": [["mnist", printed]]}
+    )
+    for trainings, expected in (
+        ([0.897, 0.901, 0.903], True),
+        ([0.996, 0.9965, 0.9963], False),
+        ([0.9, 0.9963, 0.9964], True),
+        ([0.996], True),
+    ):
+        printed[:] = trainings
+        lines = check.reproduction_problems()
+        assert lines == [] if expected else "mnist reads 90.00%" in one_sentence(ValueError(*lines))
+
+
 def test_runs_that_are_not_current_are_named_by_their_state(sandbox):
     lines = check.run_problems()
     assert len(lines) == 1 and "missing: mnist, svhn" in one_sentence(ValueError(lines[0]))

@@ -125,6 +125,17 @@ def test_spread_over_seeds():
     assert mean == 0.5 and np.isnan(std) and count == 1
 
 
+def test_the_next_value_lies_where_it_is_predicted():
+    random = np.random.default_rng(0)
+    hits = 0
+    for drawn in random.normal(5, 2, size=(2000, 4)):
+        value, low, high = stats.prediction(drawn[:3])
+        assert value == pytest.approx(drawn[:3].mean())
+        hits += low <= drawn[3] <= high
+    assert 0.93 < hits / 2000 < 0.97
+    assert stats.prediction([0.5]) == (0.5, -np.inf, np.inf)
+
+
 def test_mean_difference_of_pairs():
     random = np.random.default_rng(0)
     before = random.normal(size=2000)

@@ -12,8 +12,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
-from .. import files, provenance, runs, status
+from .. import files, provenance, runs, stats, status
 from .requirements import REQUIREMENTS
+
+PRINTED = "chapters/02-training"  # the chapter that prints the accuracy of the main trainings
 
 
 def check() -> int:
@@ -28,7 +30,7 @@ def check() -> int:
 
 def problems() -> list[str]:
     """What is missing, a sentence each; empty if the report is whole and all runs are current."""
-    return [*report_problems(), *run_problems(), *metrics_problems()]
+    return [*report_problems(), *run_problems(), *metrics_problems(), *reproduction_problems()]
 
 
 @functools.cache
@@ -111,5 +113,30 @@ def metrics_problems() -> list[str]:
                 found.append(
                     f"{files.shown(path)} has {len(rows)} rows, not one for each evaluation: "
                     "delete its folder and run `make train`."
+                )
+    return found
+
+
+def reproduction_problems() -> list[str]:
+    """Trained main runs whose test accuracy is not one that the printed trainings lead to expect.
+
+    Who trains again gets other weights (another processor, another number of threads), so their
+    figures cannot be those of the report; but they should lie where the next training does in 95 of
+    100 cases (`stats.prediction`). What was printed is in the record of the frozen chapter.
+    """
+    found = []
+    record = provenance.read_record(provenance.frozen(PRINTED))
+    for data, printed in record.get("trainings", ()):
+        expected = stats.prediction(printed)
+        for name in runs.trainings(data):
+            text = status.last_accuracies(runs.get(name))[1]
+            accuracy = float(text.rstrip("%")) / 100 if text != "-" else float("nan")
+            if min(abs(accuracy - other) for other in printed) > 5e-5 and not (
+                expected.low <= accuracy <= expected.high
+            ):
+                found.append(
+                    f"{name} reads {text} of the test images; after the {len(printed)} trainings "
+                    f"of the report {expected.low:.2%} to {expected.high:.2%} is expected of "
+                    "another: compare the record's environment with yours."
                 )
     return found
