@@ -1,276 +1,389 @@
-"""Chapter 2: the network, the training runs, and what the experiments found."""
+"""Chapter 2: the network, its training, the official division, and what the experiments found.
+
+Works on metrics files and kept answers, without weights or images. The experiments are judged on
+the validation split; none of their runs is evaluated on the test split.
+"""
 
 from __future__ import annotations
 
+import ast
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import numpy as np
 import pandas as pd
-import torch
+from IPython.display import Markdown
+from scipy.stats import t as student
 
-from .. import data, division, inference, results, runs, stats, store
-from ..files import DigitcnnError
-from ..model import DigitCNN
-from ..predictions import answered
+from .. import files, results, runs, stats, store
 from ..sources import TITLES
-from ..training import build_model, predict_logits
+from . import source
+from .values import MISSING, Average, Count, Number, Points, Share, Spread, Text, listed
 
-DIGITS = list(range(10))
-
-
-def architecture(run: str) -> pd.DataFrame:
-    """The network layer by layer: name, output shape for one image, parameters."""
-    model: DigitCNN = build_model(runs.get(run)).eval()
-    rows, hooks = [], []
-    wanted = (
-        torch.nn.Conv2d,
-        torch.nn.BatchNorm2d,
-        torch.nn.BatchNorm1d,
-        torch.nn.MaxPool2d,
-        torch.nn.Linear,
-        torch.nn.Flatten,
-    )
-
-    def note(module: torch.nn.Module, _: object, output: torch.Tensor) -> None:
-        count = sum(p.numel() for p in module.parameters())
-        rows.append((type(module).__name__, tuple(output.shape[1:]), count))
-
-    for module in model.modules():
-        if isinstance(module, wanted):
-            hooks.append(module.register_forward_hook(note))
-    model(torch.zeros(1, 3, 32, 32))
-    for hook in hooks:
-        hook.remove()
-    names = {"Conv2d": "convolution 3 × 3", "BatchNorm2d": "batch normalisation"}
-    names |= {"BatchNorm1d": "batch normalisation", "MaxPool2d": "max-pooling 2 × 2"}
-    names |= {"Linear": "fully connected", "Flatten": "flatten"}
-    frame = pd.DataFrame(rows, columns=["layer", "output", "parameters"])
-    frame["layer"] = frame["layer"].map(names)
-    frame["output"] = [" × ".join(map(str, shape)) for shape in frame["output"]]
-    return frame
+# The network --------------------------------------------------------------------------------------
 
 
-def blocks() -> pd.DataFrame:
-    """The network block by block, as drawn: title, contents, output shape, parameters."""
-    model, activation = build_model(runs.MAIN["mnist"]), LABELS[runs.MAIN["mnist"].activation]
-    first, down1, res1, down2, res2, down3 = model.convolutions
-    stages = [
-        ("block 1", f"conv, BN, {activation}", first, (16, 32, 32)),
-        ("block 2", f"conv, pool, BN, {activation}", down1, (48, 16, 16)),
-        ("residual 1", f"2 × (conv, BN, {activation}) + input", res1, (48, 16, 16)),
-        ("block 3", f"conv, pool, BN, {activation}", down2, (96, 8, 8)),
-        ("residual 2", f"2 × (conv, BN, {activation}) + input", res2, (96, 8, 8)),
-        ("block 4", f"conv, pool, BN, {activation}", down3, (128, 4, 4)),
-        ("feature layer", f"fully connected, BN, {activation}", model.feature_layer, (128,)),
-        ("output layer", "fully connected", model.output, (10,)),
+def code(*wanted: str) -> Markdown:
+    """The source of definitions (see `report.source`) without docstrings of several lines."""
+    lines = source(*wanted).data.splitlines()  # the first one is the fence
+    for node in ast.walk(ast.parse("\n".join(lines[1:-1]))):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
+            text = node.body[0]
+            if text.end_lineno > text.lineno:  # with the empty line after it
+                lines[text.lineno : text.end_lineno + 2] = [None] * (
+                    text.end_lineno + 2 - text.lineno
+                )
+    return Markdown("\n".join(line for line in lines if line is not None))
+
+
+class Stage(NamedTuple):
+    """A stage of the network: its layers in the order of computation, and what comes out.
+
+    Attributes:
+        shape: of the output for one image, (channels, height, width) or (features,).
+        parameters: trainable ones.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+    shape: tuple[int, ...]
+    parameters: int
+
+
+LAYERS = {
+    "Conv2d": "conv 3 × 3", "MaxPool2d": "max-pool", "BatchNorm2d": "batch norm",
+    "BatchNorm1d": "batch norm", "ReLU": "ReLU", "Flatten": "flatten", "Linear": "linear",
+}  # fmt: skip
+
+
+@store.stored("results/architecture")
+def architecture() -> dict[str, np.ndarray]:
+    """The recipe's network as it computes: a row a stage of `Stage`'s fields, joined by commas."""
+    import torch
+
+    from ..training import build_model
+
+    model = build_model(runs.RECIPE["mnist"]).eval()
+    stages, numbers = {}, {"ConvBlock": "block", "Residual": "residual"}
+    for module in model.convolutions:
+        kind = numbers[type(module).__name__]
+        stages[f"{kind} {1 + sum(name.startswith(kind) for name in stages)}"] = module
+    stages |= {"features": model.feature_layer, "output": model.output}
+    rows, signal = [], torch.zeros(1, 3, 32, 32)
+    for name, module in stages.items():
+        signal = module(signal)
+        kinds = [LAYERS.get(type(part).__name__) for part in module.modules()]
+        kinds += ["+ input"] if name.startswith("residual") else []
+        kinds += ["softmax"] if name == "output" else []  # `DigitCNN.probabilities`
+        count = sum(parameter.numel() for parameter in module.parameters())
+        shape = ",".join(map(str, signal.shape[1:]))
+        rows.append((name, ",".join(filter(None, kinds)), shape, str(count)))
+    return {"stages": np.array(rows)}
+
+
+def stages() -> list[Stage]:
+    """The network's stages in the order of computation."""
+    return [
+        Stage(name, tuple(layers.split(",")), tuple(map(int, shape.split(","))), int(count))
+        for name, layers, shape, count in architecture()["stages"].tolist()
     ]
-    shape = torch.zeros(2, 3, 32, 32)
-    rows = []
-    for name, contents, module, _ in stages:
-        shape = module(shape)
-        count = sum(p.numel() for p in module.parameters())
-        rows.append((name, contents, tuple(shape.shape[1:]), count))
-    return pd.DataFrame(rows, columns=["block", "layers", "shape", "parameters"])
 
 
-def last_epoch(run: str) -> pd.DataFrame:
-    """The last epoch's metrics by split (rows)."""
-    history = results.history(run)
-    return pd.DataFrame({split: table.iloc[-1] for split, table in history.items()}).T
+# The largest probability that a second softmax could give, applied to the first one's.
+TWICE = Average((math.e / (math.e + 9), math.nan, math.nan))
 
 
-def epochs(run: str, split: str, every: int = 5) -> pd.DataFrame:
-    """The metrics of the first epoch and of each `every`-th one."""
-    table = results.history(run)[split]
-    return table[(table["epoch"] == 1) | (table["epoch"] % every == 0)]
+class Pilot(NamedTuple):
+    """A setting in the pilot runs, one seed each: its errors, those of the other, of how many."""
+
+    errors: Count
+    other: Count
+    images: Count
 
 
-@store.stored(
-    lambda run: f"results/train-{run}",
-    lambda run: [
-        store.weights(run),
-        store.images(runs.get(run).data, "train", runs.get(run).split),
-    ],
-)
-def training_answers(run: str) -> dict[str, np.ndarray]:
-    """``predicted`` uint8 (N,): what a finished network says of its clean training images."""
-    config = runs.get(run)
-    images = data.load(config.data, "train", config.split).images
-    logits = predict_logits(inference.load(config), images)
-    return {"predicted": logits.argmax(1).cpu().numpy().astype("u1")}
+# From the records of the pilot runs of 22 to 26 November, before the recipe was fixed; the runs are
+# no longer part of the repository (the comment on `runs.RECIPE` says how long they were).
+PILOTS = {
+    "gelu": Pilot(Count(2_907), Count(3_058), Count(63_431)),
+    "gelu, 50 epochs": Pilot(Count(342), Count(340), Count(9_929)),
+    "batch 64": Pilot(Count(3_058), Count(3_073), Count(63_431)),
+    "no augmentation": Pilot(Count(4_042), Count(3_073), Count(63_431)),
+    "resolutions, two seeds": Pilot(Count(430 + 452), Count(419 + 407), Count(2 * 9_929)),
+}
+
+# The main runs ------------------------------------------------------------------------------------
 
 
-def generalisation_gap(run: str) -> dict[str, float]:
-    """Accuracy of the finished network on clean images of each split, and training minus test.
+@dataclass(frozen=True)
+class Final:
+    """A split after the last epoch.
 
-    The training columns of the metrics files are running averages over augmented images, so they
-    cannot be subtracted; here the same network sees all splits alike.
+    Attributes:
+        accuracy: over all trainings.
+        first: of the first training (seed 42), with its macro `precision` and `recall` and its
+            `loss`, the cross-entropy in nats.
     """
-    config = runs.get(run)
-    learned = division.split_indices(config.data, config.split)["train"]
-    truth = division.labels(config.data).labels[learned]
-    accuracy = {"train": float((training_answers(run)["predicted"] == truth).mean())}
+
+    accuracy: Spread
+    first: Share
+    precision: Average
+    recall: Average
+    loss: Number
+
+
+@dataclass(frozen=True)
+class Model:
+    """A data set's main configuration, trained with several seeds.
+
+    Attributes:
+        images, steps: learned from, and taken in an epoch.
+        train, validation, test: see `Final`; training values are running averages over the
+            augmented images of the last epoch.
+        averaged: steps that the moving average of the weights reaches back, roughly.
+        floor: cross-entropy in nats of who does exactly what label smoothing asks for.
+    """
+
+    title: str
+    parameters: Count
+    epochs: Count
+    images: Count
+    steps: Count
+    averaged: Count
+    floor: Number
+    train: Final
+    validation: Final
+    test: Final
+
+
+def model(name: str) -> Model:
+    """The main runs of a data set."""
+    run, about = runs.get(name), results.record(name)
+    sizes = {split: part["images"] for split, part in runs.split_sizes(name).items()}
+    every = [{s: t.iloc[-1] for s, t in kept.items()} for kept in curves(name).values()]
+    final = {}
+    for split, last in every[0].items():
+        accuracy, *scores = (last[key] for key in ("accuracy", "precision", "recall"))
+        final[split] = Final(
+            Spread(seed[split]["accuracy"] for seed in every),
+            Share(round(accuracy * sizes[split]), sizes[split]),
+            *(Average((score, math.nan, math.nan)) for score in scores),
+            Number(last["loss"], 3),
+        )
+    smoothed = run.label_smoothing
+    return Model(
+        TITLES[name], Count(about["parameters"]), Count(run.epochs), Count(about["images"]),
+        Count(about["steps"] // run.epochs), Count(round(1 / (1 - run.ema_decay))),
+        Number(-math.log(1 - 0.9 * smoothed), 3), **final,
+    )  # fmt: skip
+
+
+def curves(name: str) -> dict[str, dict[str, pd.DataFrame]]:
+    """The metrics of every epoch (`results.history`) of a data set's trainings, by run."""
+    return {run: results.history(run) for run in runs.trainings(name)}
+
+
+def summary() -> pd.DataFrame:
+    """The metrics after the last epoch, a row a data set and split, as shown."""
+    rows = [
+        (
+            f"{found.title}, {'training' if split == 'train' else split}",
+            final.accuracy, final.first.full, final.precision, final.recall, final.loss,
+        )
+        for found in map(model, TITLES)
+        for split in runs.SPLITS
+        for final in [getattr(found, split)]
+    ]  # fmt: skip
+    columns = ["split", "accuracy, all seeds", "accuracy, seed 42", "precision", "recall", "loss"]
+    return pd.DataFrame(rows, columns=columns, dtype=object)
+
+
+def all_epochs(name: str) -> pd.DataFrame:
+    """Every epoch of a data set's first training (index), in per cent, to be shown with two digits.
+
+    Accuracy on training, and accuracy, macro precision and recall on validation and test.
+    """
+    kept = results.history(name)
+    columns = {"training accuracy": kept["train"]["accuracy"]}
     for split in ("validation", "test"):
-        found = answered(config, config.data, split)
-        accuracy[split] = float((found.predicted == found.labels).mean())
-    return accuracy | {"gap": accuracy["train"] - accuracy["test"]}
+        columns |= {f"{split} {m}": kept[split][m] for m in ("accuracy", "precision", "recall")}
+    return (100 * pd.DataFrame(columns)).set_index(kept["train"]["epoch"])
 
 
-def official_results() -> pd.DataFrame:
-    """The runs on the official division on its validation and test part: `stats.macro`, a row each.
-
-    Columns: ``data``, ``split``, ``images``, ``wrong``, ``accuracy`` (with ``low`` and ``high``,
-    Wilson's interval), ``precision``, ``recall``.
-    """
-    rows = []
-    for name in runs.DATA:
-        run = runs.get(runs.official(name).id)
-        for split in ("validation", "test"):
-            found = answered(run, name, split)
-            size, wrong = len(found.labels), int((found.predicted != found.labels).sum())
-            _, low, high = stats.proportion(size - wrong, size)
-            about = {"data": name, "split": split, "images": size, "wrong": wrong}
-            scores = stats.macro(found.labels, found.predicted)
-            rows.append(about | scores | {"low": low, "high": high})
-    return pd.DataFrame(rows)
+def metrics_files() -> Markdown:
+    """The first trainings' text files as links from a chapter; none in the quick profile."""
+    lines = []
+    for name, title in TITLES.items():
+        paths = {s: files.shown(runs.metrics_path(runs.get(name), s)) for s in runs.SPLITS}
+        links = listed(f"[{split}.txt](../{path})" for split, path in paths.items())
+        lines.append(f"- {title}: {'not in quick' if files.profile() == 'quick' else links}")
+    return Markdown("\n".join(lines))
 
 
-LABELS = {
-    "sgd": "SGD",
-    "adam": "Adam",
-    "adamw": "AdamW",
-    "rmsprop": "RMSprop",
-    "relu": "ReLU",
-    "leaky-relu": "leaky ReLU",
-    "elu": "ELU",
-    "gelu": "GELU",
-    "silu": "SiLU",
-    "tanh": "tanh",
-    "one-cycle": "one cycle",
-    "no-average": "no weight averaging",
-    "no-smoothing": "no label smoothing",
-    "no-augmentation": "no augmentation",
-    "no-shortcuts": "no shortcuts",
-    "global-average": "global average",
-}
-GROUP_TITLES = {
-    "optimizer": "optimiser and rate",
-    "batch-size": "batch size",
-    "activation": "activation",
-    "architecture": "architecture",
-    "training": "training",
-}
+# Experiments --------------------------------------------------------------------------------------
+
+FAILED = 0.5  # a run that reads fewer than half of the validation images has not trained
+GROUPS = {"optimizer": "optimiser, rate", "batch-size": "batch size"}  # others as they are named
+NAMES = {
+    "sgd": "SGD", "adam": "Adam", "rmsprop": "RMSprop", "leaky-relu": "leaky ReLU",
+    "gelu": "GELU", "no-shortcuts": "no shortcuts", "global-average": "global average",
+    "no-average": "no weight averaging", "no-smoothing": "no label smoothing",
+    "cosine": "cosine, no rise", "constant": "constant rate",
+    "no-augmentation": "no augmentation", "no-batch-norm": "no batch norm at",
+    "resolutions": "16, 24, 32 pixels", "width": "width ×",
+}  # fmt: skip
 
 
 def label(setting: str) -> str:
-    """How the report calls a setting of `runs.EXPERIMENTS`, by the setting's name."""
-    if setting in LABELS:
-        return LABELS[setting]
+    """How the report calls a setting of `runs.EXPERIMENTS`."""
     kind, _, value = setting.rpartition("-")
-    if kind == "no-batch-norm":
-        return f"no batch norm, rate {value}"
-    if kind == "width":
-        return f"width × {value}"
-    return f"{LABELS.get(kind, kind)} {value}" if kind else setting
+    if setting in NAMES or not value.replace(".", "").isdigit():
+        return NAMES.get(setting, setting)
+    return f"{NAMES.get(kind, kind)} {value}"
 
 
-def recipe_label(group: str) -> str:
-    """What the recipe is in a group of experiments."""
-    recipe = runs.RECIPE["svhn"]
+@dataclass(frozen=True)
+class Setting:
+    """A setting of an experiment on a data set, judged on the validation split.
+
+    Attributes:
+        group: of `runs.EXPERIMENTS`; empty for the recipe.
+        accuracy: of all seeds, also of those that did not train.
+        failed: number of seeds that did not train (`FAILED`, or the loss left the numbers).
+        difference: accuracy less the recipe's, in points, with the interval and p of `pooled`; nan
+            where a seed of either failed.
+        beyond: whether that is beyond chance.
+    """
+
+    group: str
+    label: str
+    accuracy: Spread
+    failed: Count
+    difference: Points
+    beyond: bool
+
+
+@dataclass(frozen=True)
+class Tried:
+    """All settings on a data set, against the recipe.
+
+    Attributes:
+        settings: by name; first the recipe.
+        compared: number of them without the recipe.
+        above, below: labels of those that are better and worse than the recipe beyond chance.
+        failed: labels of those in which a seed did not train.
+        edges: labels of the best of each grid that lie at an edge of it.
+    """
+
+    settings: dict[str, Setting]
+    compared: Count
+    above: Text
+    below: Text
+    failed: Text
+    edges: Text
+
+    @property
+    def recipe(self) -> Setting:
+        """The recipe itself."""
+        return self.settings["recipe"]
+
+    def best(self, kind: str) -> Setting:
+        """Of the settings of a kind, such as ``adam``, the one with the highest mean."""
+        found = [one for name, one in self.settings.items() if name.startswith(f"{kind}-")]
+        return max(found, key=lambda one: one.accuracy)
+
+
+def _accuracies(name: str, setting: str) -> tuple[list[float], int]:
+    """Validation accuracy of each seed after the last epoch, and how many did not train."""
+    wanted = runs.experiment(name, setting).name
+    trained = [run for run in runs.registry().values() if run.name == wanted]
+    values = [float(results.history(run)["validation"]["accuracy"].iloc[-1]) for run in trained]
+    lost = [results.record(run)["diverged"] is not None for run in trained]
+    return values, sum(value < FAILED or gone for value, gone in zip(values, lost, strict=True))
+
+
+def pooled(values: dict[str, list[float]]) -> dict[str, stats.Difference]:
+    """Each setting against ``recipe``, with one standard deviation of a seed for all of them.
+
+    Student's t with the variance within the settings, pooled as in an analysis of variance; the p
+    values are corrected by Holm. Without any spread they are 1 and the intervals nan.
+    """
+    parts = {name: np.asarray(part, float) for name, part in values.items()}
+    freedom = sum(len(part) - 1 for part in parts.values())
+    variance = sum(((part - part.mean()) ** 2).sum() for part in parts.values()) / max(freedom, 1)
+    recipe, found = parts.pop("recipe"), {}
+    for name, part in parts.items():
+        value = float(part.mean() - recipe.mean())
+        error = math.sqrt(variance * (1 / len(part) + 1 / len(recipe))) or math.nan
+        half = student.ppf((1 + stats.LEVEL) / 2, max(freedom, 1)) * error
+        p = 1.0 if math.isnan(error) else float(2 * student.sf(abs(value) / error, freedom))
+        found[name] = stats.Difference(value, value - half, value + half, p)
+    corrected = stats.holm(one.p for one in found.values()).tolist()
     return {
-        "optimizer": f"{LABELS[recipe.optimizer]} {recipe.learning_rate:g}",
-        "batch-size": f"batch {recipe.batch_size}",
-        "activation": LABELS[recipe.activation],
-    }.get(group, "recipe")
+        name: one._replace(p=p) for (name, one), p in zip(found.items(), corrected, strict=True)
+    }
 
 
-def experiment(group: str) -> pd.DataFrame:
-    """Validation accuracy of a group of experiments after their last epoch, a row a run.
+def tried(name: str) -> Tried:
+    """Every setting of `runs.EXPERIMENTS` on a data set."""
+    recipe, lost = _accuracies(name, "recipe")
+    nothing, unknown = Points((0, math.nan, math.nan)), [math.nan] * 4
+    settings = {"recipe": Setting("", "recipe", Spread(recipe), Count(lost), nothing, False)}
+    for group, members in runs.EXPERIMENTS.items():
+        found = {setting: _accuracies(name, setting) for setting in members}
+        whole = {setting: values for setting, (values, failed) in found.items() if not failed}
+        against = {} if lost else pooled({"recipe": recipe} | whole)
+        for setting, (values, failed) in found.items():
+            effect = Points(against.get(setting, unknown))
+            settings[setting] = Setting(
+                group, label(setting), Spread(values), Count(failed), effect,
+                bool(effect.p < stats.CHANCE),
+            )  # fmt: skip
+    rivals = [one for one in settings.values() if one.group]
+    return Tried(
+        settings, Count(len(rivals)),
+        listed(one.label for one in rivals if one.beyond and one.difference > 0),
+        listed(one.label for one in rivals if one.beyond and one.difference < 0),
+        listed(one.label for one in rivals if one.failed),
+        listed(edges(settings)),
+    )  # fmt: skip
 
-    Columns: ``setting`` (as `label` calls it), ``data``, ``seed``, ``accuracy`` in [0, 1],
-    ``seconds`` per epoch and ``recipe`` (whether it is the recipe, which comes first).
+
+def edges(settings: dict[str, Setting]) -> Iterable[str]:
+    """Labels of the best of each grid that is the smallest or the largest number of it.
+
+    The recipe is part of the grids of SGD's rate and of the batch size.
     """
-    if group not in runs.EXPERIMENTS:
-        raise DigitcnnError(f"There is no experiment {group!r}: see digitcnn.runs.EXPERIMENTS.")
-    rows = []
-    for setting in ("recipe", *runs.EXPERIMENTS[group]):
-        recipe = setting == "recipe"
-        shown = recipe_label(group) if recipe else label(setting)
-        wanted = {runs.experiment(name, setting).name for name in runs.DATA}
-        for run in runs.registry().values():
-            if run.name in wanted:
-                accuracy = results.history(run)["validation"]["accuracy"].iloc[-1]
-                seconds = results.record(run)["seconds_per_epoch"]
-                rows.append((shown, run.data, run.seed, accuracy, seconds, recipe))
-    columns = ["setting", "data", "seed", "accuracy", "seconds", "recipe"]
-    return pd.DataFrame(rows, columns=columns)
+    chosen = runs.RECIPE["svhn"]
+    grids = {"sgd": [(chosen.learning_rate, "recipe")], "batch": [(chosen.batch_size, "recipe")]}
+    for setting in settings:
+        kind, _, value = setting.rpartition("-")
+        if kind and value.replace(".", "").isdigit():
+            grids.setdefault(kind, []).append((float(value), setting))
+    for grid in grids.values():
+        order = [setting for _, setting in sorted(grid)]
+        best = max(order, key=lambda setting: settings[setting].accuracy)
+        if len(order) > 2 and best in (order[0], order[-1]):
+            yield label(best)
 
 
-def experiment_effects() -> pd.DataFrame:
-    """Each setting of `runs.EXPERIMENTS` against the recipe, paired by seed.
-
-    Columns: ``group``, ``setting``, ``data``, ``accuracy`` (mean over the seeds), those of
-    `stats.Difference` (in accuracy), and ``beyond`` chance, corrected by Holm over all settings of
-    a data set.
-    """
-    rows = []
-    for group in runs.EXPERIMENTS:
-        table = experiment(group)
-        for name, part in table.groupby("data", sort=False):
-            by_seed = part.pivot(index="seed", columns="setting", values="accuracy")
-            reference = by_seed[part.loc[part["recipe"], "setting"].iloc[0]]
-            for setting in part.loc[~part["recipe"], "setting"].unique():
-                found = stats.difference(by_seed[setting], reference, paired=True)
-                about = {"group": group, "setting": setting, "data": name}
-                rows.append(about | {"accuracy": by_seed[setting].mean()} | found._asdict())
-    frame = pd.DataFrame(rows)
-    frame["beyond"] = frame.groupby("data")["p"].transform(stats.beyond_chance).astype(bool)
-    return frame
+def verdict(one: Setting) -> Text:
+    """A setting's difference from the recipe as a table shows it; a star: beyond chance."""
+    if one.failed:
+        return Text(f"{one.failed} of {one.accuracy.count} failed")
+    if math.isnan(one.difference):
+        return Text(MISSING)
+    return Text(one.difference.signed_full + (r"\*" if one.beyond else ""))
 
 
-AUGMENTATION_TEXT = {
-    "affine": "shift ≤ 2 px, rotation ≤ 10°, scale ≤ 12 %, shear ≤ 0.15",
-    "colour": "contrast, brightness, inverted polarity",
-    "erase": "8 × 8 square erased",
-    "shift": "shift ≤ 2 px",
-}
-
-
-def configuration() -> pd.DataFrame:
-    """The recipe as a reader says it: setting and value."""
-    main = {name: runs.get(name) for name in runs.DATA}
-    run = main["svhn"]
-    kinds = {
-        name: "; ".join(AUGMENTATION_TEXT[kind] for kind in found.augmentation)
-        for name, found in main.items()
-    }
-    rows = {
-        "epochs; batch size": f"{run.epochs}; {run.batch_size}",
-        "optimiser": f"{LABELS[run.optimizer]} with momentum 0.9 (Nesterov)",
-        "learning rate": f"{LABELS[run.schedule]}, peak {run.learning_rate:g}",
-        "weight decay": f"{run.weight_decay:g}, on kernels and matrices",
-        "loss": f"cross-entropy, label smoothing {run.label_smoothing:g}",
-        "weights kept": f"moving average, decay {run.ema_decay:g}, after the last epoch",
-        "activation": LABELS[run.activation],
-        **{f"augmentation, {TITLES[name]}": text for name, text in kinds.items()},
-    }
-    return pd.DataFrame(rows.items(), columns=["setting", "value"])
-
-
-def main_seeds() -> pd.DataFrame:
-    """The main runs of all seeds after the last epoch: ``data``, ``seed``, accuracy by split."""
-    rows = []
-    for run in runs.registry().values():
-        if run.group == "main":
-            last = last_epoch(run.id)["accuracy"]
-            rows.append({"data": run.data, "seed": run.seed} | {s: last[s] for s in run.held_out})
-    return pd.DataFrame(rows).sort_values(["data", "seed"], ignore_index=True)
-
-
-def epoch_extract(run: str, every: int = 10) -> pd.DataFrame:
-    """Validation and test metrics of epoch 1 and each `every`-th one, side by side."""
-    parts = {
-        split: epochs(run, split, every).set_index("epoch") for split in ("validation", "test")
-    }
-    frame = pd.concat(parts, axis=1)
-    short = {"validation": "val.", "accuracy": "acc.", "precision": "prec."}
-    frame.columns = [" ".join(short.get(part, part) for part in column) for column in frame]
-    return frame
+def table() -> pd.DataFrame:
+    """All settings against the recipe, a column a data set, as shown."""
+    found = {title: tried(name) for name, title in TITLES.items()}
+    rows = [("", "recipe", *(each.recipe.accuracy for each in found.values()))]
+    for group, members in runs.EXPERIMENTS.items():
+        for number, setting in enumerate(members):
+            kind = GROUPS.get(group, group) if not number else ""
+            cells = (verdict(each.settings[setting]) for each in found.values())
+            rows.append((kind, label(setting), *cells))
+    return pd.DataFrame(rows, columns=["experiment", "setting", *found])

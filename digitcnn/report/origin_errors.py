@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from .. import division, predictions, runs, stats
-from ..stats import Comparison, Difference, Estimate, Spread
+from ..stats import Difference, Estimate, Spread
 from . import attributes, origins
 
 
@@ -126,66 +126,6 @@ def compared(first: pd.DataFrame, second: pd.DataFrame, names: tuple[str, str]) 
         }
     frame = pd.DataFrame.from_dict(rows, orient="index")
     return frame.assign(corrected=stats.holm(frame["p"]))
-
-
-class Published(NamedTuple):
-    """An accuracy in the literature on an official test set.
-
-    Attributes:
-        accuracy: in [0, 1].
-        what: the network and how it was trained.
-        extra: whether it learned from SVHN's ``extra`` images too.
-        source: its key in ``references.bib``.
-    """
-
-    accuracy: float
-    what: str
-    extra: bool
-    source: str
-
-
-# Read in the sources; the code of an2020 picks its checkpoint on the test set.
-PUBLISHED = {
-    "mnist": (
-        Published(0.9987, "majority of three simple CNNs", False, "an2020"),
-        Published(0.9991, "ensemble of ensembles of simple CNNs", False, "an2020"),
-    ),
-    "svhn": (
-        Published(0.9603, "simple CNN", False, "pytorchplayground"),
-        Published(0.987, "Wide ResNet 16-8 with cutout", True, "devries2017"),
-        Published(0.989, "Wide ResNet 28-10 with AutoAugment", True, "cubuk2018"),
-    ),
-}
-
-
-class Official(NamedTuple):
-    """A run on the official division, which can be compared with published ones.
-
-    Attributes:
-        validation, test: its own; validation is a tenth of the official training set.
-        pooled: on the official test images that lie in the pooled test split, which neither has
-            learned from: the main run (seed 42) before, this one after.
-        published: the literature's figures.
-    """
-
-    validation: Group
-    test: Group
-    pooled: Comparison
-    published: tuple[Published, ...]
-
-
-def official(name: str) -> Official:
-    """The run of a data set's recipe on the official division; trains it if need be."""
-    run = runs.get(f"{name}-official")
-    own = {s: predictions.predict(run, name, s) for s in ("validation", "test")}
-    pooled = predictions.predict(runs.MAIN[name].id, name, "test")
-    _, mine, theirs = np.intersect1d(own["test"].indices, pooled.indices, return_indices=True)
-    return Official(
-        group(own["validation"].wrong),
-        group(own["test"].wrong),
-        stats.mcnemar(pooled.wrong[theirs], own["test"].wrong[mine]),
-        PUBLISHED[name],
-    )
 
 
 # Photographs and writers
