@@ -1,8 +1,5 @@
 """Origins: planted photographs, writers and effects are found; null effects are not."""
 
-import re
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,9 +9,6 @@ from scipy import ndimage
 from digitcnn import division, files, runs, sources, store, toy
 from digitcnn.files import DigitcnnError
 from digitcnn.report import attributes, difficulty, origin_errors, origins
-
-ROOT = Path(__file__).resolve().parents[1]
-
 
 # Photographs
 
@@ -143,7 +137,7 @@ def test_writers_are_read_from_qmnist(tmp_path, monkeypatch):
 
 
 def test_every_figure_of_the_quick_profile_adds_up(sandbox):
-    for run in ("mnist", "svhn", "mnist-s43", "mnist-official", "svhn-official"):
+    for run in ("mnist", "svhn", "mnist-s43"):
         finish(run)
     for name in runs.DATA:
         parts = division.split_indices(name)
@@ -157,9 +151,6 @@ def test_every_figure_of_the_quick_profile_adds_up(sandbox):
             assert one.first.errors + one.second.errors == wrong.sum()
         assert found.official_test.count == len(ours)
         assert set(attributes.ATTRIBUTES) == set(found.composition.index)
-        official = origin_errors.official(name)
-        assert official.test.images == division.labels(name).official_test.sum()
-        assert official.pooled.difference.low <= official.pooled.difference.high
         probe = difficulty.probe(name)
         if name == "mnist":  # the network is untrained, and even its features can be read
             assert probe.probe.error_rate.high < probe.own.error_rate.low
@@ -175,13 +166,6 @@ def test_every_figure_of_the_quick_profile_adds_up(sandbox):
     assert writers.by_count["images"].sum() == writers.by_series["images"].sum()
     assert writers.known.value == 1 and writers.least <= writers.median
     assert origin_errors.siblings().share.value < 0.1  # toy crops come from no photographs
-
-
-def test_published_figures_have_their_source():
-    keys = re.findall(r"@\w+\{(\w+),", (ROOT / "references.bib").read_text("utf-8"))
-    for figures in origin_errors.PUBLISHED.values():
-        for one in figures:
-            assert one.source in keys and 0.9 < one.accuracy < 1
 
 
 # Difficulty

@@ -16,7 +16,7 @@ from finished import finish
 
 from digitcnn import checkpoints, data, division, files, predictions, results, runs
 from digitcnn.files import DigitcnnError
-from digitcnn.report import experiments
+from digitcnn.report import evaluation
 
 ROOT = Path(__file__).resolve().parent.parent
 # On the pooled test split, last epoch: below it something is wrong with a single run.
@@ -167,7 +167,7 @@ def both(sandbox, monkeypatch):
     """A tree with finished quick results, then used as the full profile, whose data was read."""
     for name in runs.MAIN:
         finish(name)
-        experiments.training_answers(name)
+        evaluation.pictures(name)
     monkeypatch.setenv("DIGITCNN_PROFILE", "full")
     monkeypatch.setenv("DIGITCNN_TRAIN", "never")
     parts = {part: {"images": 3, "indices_sha256": part} for part in data.SPLITS}
@@ -190,7 +190,7 @@ def test_the_full_report_does_not_look_into_the_quick_tree(both):
 
 def test_quick_results_copied_into_the_full_tree_are_refused(both):
     """As somebody might who is in a hurry."""
-    for folder in ("runs", "metrics", "answers", "results"):
+    for folder in ("runs", "metrics", "answers", "evaluation"):
         shutil.copytree(both / "_quick" / "cache" / folder, both / "cache" / folder)
     for name, run in runs.MAIN.items():
         quick = runs._registry("quick")[name]
@@ -204,10 +204,10 @@ def test_quick_results_copied_into_the_full_tree_are_refused(both):
             with pytest.raises(DigitcnnError):  # it would have to be trained
                 read(run)
         with pytest.raises(DigitcnnError, match="made in the quick profile") as caught:
-            experiments.training_answers.load(name)
+            evaluation.pictures.load(name)
         one_sentence(caught.value)
         with pytest.raises(DigitcnnError, match="would have to be trained"):
-            experiments.training_answers(name)
+            evaluation.pictures(name)
 
 
 def test_quick_results_stay_usable_in_their_own_tree(both, monkeypatch):
@@ -216,4 +216,4 @@ def test_quick_results_stay_usable_in_their_own_tree(both, monkeypatch):
         assert runs.stale(runs.get(name)) == ""
         checkpoints.load_model(name)
         assert len(results.history(name)["test"]) == 8
-        assert len(experiments.training_answers.load(name)["predicted"]) > 1000
+        assert len(evaluation.pictures.load(name)["at"]) >= 24

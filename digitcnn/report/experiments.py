@@ -10,6 +10,7 @@ import ast
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -105,13 +106,14 @@ class Pilot(NamedTuple):
 
 # From the records of the pilot runs of 22 to 26 November, before the recipe was fixed; the runs are
 # no longer part of the repository (the comment on `runs.RECIPE` says how long they were).
-PILOTS = {
-    "gelu": Pilot(Count(2_907), Count(3_058), Count(63_431)),
-    "gelu, 50 epochs": Pilot(Count(342), Count(340), Count(9_929)),
-    "batch 64": Pilot(Count(3_058), Count(3_073), Count(63_431)),
-    "no augmentation": Pilot(Count(4_042), Count(3_073), Count(63_431)),
-    "resolutions, two seeds": Pilot(Count(430 + 452), Count(419 + 407), Count(2 * 9_929)),
-}
+PILOTS = SimpleNamespace(
+    gelu=Pilot(Count(2_907), Count(3_058), Count(63_431)),
+    gelu_long=Pilot(Count(342), Count(340), Count(9_929)),
+    gelu_long_mnist=Pilot(Count(13), Count(12), Count(7_000)),
+    small_batch=Pilot(Count(3_058), Count(3_073), Count(63_431)),
+    no_augmentation=Pilot(Count(4_042), Count(3_073), Count(63_431)),
+    resolutions=Pilot(Count(430 + 452), Count(419 + 407), Count(2 * 9_929)),
+)
 
 # The main runs ------------------------------------------------------------------------------------
 
@@ -142,6 +144,8 @@ class Model:
         train, validation, test: see `Final`; training values are running averages over the
             augmented images of the last epoch.
         averaged: steps that the moving average of the weights reaches back, roughly.
+        late: accuracy on validation gained after the tenth epoch, in points.
+        lowest: the lowest validation loss in nats, that of epoch `lowest_at`.
         floor: cross-entropy in nats of who does exactly what label smoothing asks for.
     """
 
@@ -151,6 +155,9 @@ class Model:
     images: Count
     steps: Count
     averaged: Count
+    late: Points
+    lowest: Number
+    lowest_at: Count
     floor: Number
     train: Final
     validation: Final
@@ -171,11 +178,14 @@ def model(name: str) -> Model:
             *(Average((score, math.nan, math.nan)) for score in scores),
             Number(last["loss"], 3),
         )
-    smoothed = run.label_smoothing
+    held_out = results.history(name)["validation"]
+    late = held_out["accuracy"].iloc[-1] - held_out["accuracy"].iloc[:10].iloc[-1]
+    lowest = held_out.loc[held_out["loss"].idxmin()]
     return Model(
         TITLES[name], Count(about["parameters"]), Count(run.epochs), Count(about["images"]),
         Count(about["steps"] // run.epochs), Count(round(1 / (1 - run.ema_decay))),
-        Number(-math.log(1 - 0.9 * smoothed), 3), **final,
+        Points((late, math.nan, math.nan)), Number(lowest["loss"], 3), Count(lowest["epoch"]),
+        Number(-math.log(1 - 0.9 * run.label_smoothing), 3), **final,
     )  # fmt: skip
 
 
@@ -189,7 +199,8 @@ def summary() -> pd.DataFrame:
     rows = [
         (
             f"{found.title}, {'training' if split == 'train' else split}",
-            final.accuracy, final.first.full, final.precision, final.recall, final.loss,
+            final.accuracy, final.first if split == "train" else final.first.at(2),
+            final.precision, final.recall, final.loss,
         )
         for found in map(model, TITLES)
         for split in runs.SPLITS
@@ -263,6 +274,14 @@ class Setting:
     difference: Points
     beyond: bool
 
+    @property
+    def change(self) -> Text:
+        """The difference with its interval, or how many seeds failed."""
+        if self.failed:
+            return Text(f"{self.failed} of {self.accuracy.count} failed")
+        unknown = math.isnan(self.difference)  # where a seed of the recipe failed
+        return Text(MISSING) if unknown else self.difference.signed_full
+
 
 @dataclass(frozen=True)
 class Tried:
@@ -270,14 +289,15 @@ class Tried:
 
     Attributes:
         settings: by name; first the recipe.
-        compared: number of them without the recipe.
+        images, epochs: of each training.
         above, below: labels of those that are better and worse than the recipe beyond chance.
         failed: labels of those in which a seed did not train.
         edges: labels of the best of each grid that lie at an edge of it.
     """
 
     settings: dict[str, Setting]
-    compared: Count
+    images: Count
+    epochs: Count
     above: Text
     below: Text
     failed: Text
@@ -341,8 +361,9 @@ def tried(name: str) -> Tried:
                 bool(effect.p < stats.CHANCE),
             )  # fmt: skip
     rivals = [one for one in settings.values() if one.group]
+    run = runs.get(runs.experiment(name).id)
     return Tried(
-        settings, Count(len(rivals)),
+        settings, Count(run.train_size), Count(run.epochs),
         listed(one.label for one in rivals if one.beyond and one.difference > 0),
         listed(one.label for one in rivals if one.beyond and one.difference < 0),
         listed(one.label for one in rivals if one.failed),
@@ -368,15 +389,6 @@ def edges(settings: dict[str, Setting]) -> Iterable[str]:
             yield label(best)
 
 
-def verdict(one: Setting) -> Text:
-    """A setting's difference from the recipe as a table shows it; a star: beyond chance."""
-    if one.failed:
-        return Text(f"{one.failed} of {one.accuracy.count} failed")
-    if math.isnan(one.difference):
-        return Text(MISSING)
-    return Text(one.difference.signed_full + (r"\*" if one.beyond else ""))
-
-
 def table() -> pd.DataFrame:
     """All settings against the recipe, a column a data set, as shown."""
     found = {title: tried(name) for name, title in TITLES.items()}
@@ -384,6 +396,7 @@ def table() -> pd.DataFrame:
     for group, members in runs.EXPERIMENTS.items():
         for number, setting in enumerate(members):
             kind = GROUPS.get(group, group) if not number else ""
-            cells = (verdict(each.settings[setting]) for each in found.values())
-            rows.append((kind, label(setting), *cells))
+            cells = [each.settings[setting] for each in found.values()]
+            shown = (Text(one.change + (r"\*" if one.beyond else "")) for one in cells)
+            rows.append((kind, label(setting), *shown))
     return pd.DataFrame(rows, columns=["experiment", "setting", *found])

@@ -148,7 +148,7 @@ class Official:
 def official(name: str) -> Official:
     """The recipe on a data set's official division, beside the main run."""
     own = {s: predictions.predict(f"{name}-official", name, s) for s in ("validation", "test")}
-    main, test = predictions.predict(runs.MAIN[name], name, "test"), own["test"]
+    main, test = predictions.predict(runs.MAIN[name].id, name, "test"), own["test"]
     _, mine, theirs = np.intersect1d(test.indices, main.indices, return_indices=True)
     compared = stats.mcnemar(main.wrong[theirs], test.wrong[mine])
     scores = stats.macro(test.labels, test.predicted)
