@@ -27,16 +27,15 @@ from .values import MISSING, Average, Count, Number, Points, Share, Spread, Text
 
 
 def code(*wanted: str) -> Markdown:
-    """The source of definitions (see `report.source`) without docstrings of several lines."""
+    """The source of definitions (see `report.source`) without their docstrings."""
     lines = source(*wanted).data.splitlines()  # the first one is the fence
+    kept = dict(enumerate(lines))
     for node in ast.walk(ast.parse("\n".join(lines[1:-1]))):
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
-            text = node.body[0]
-            if text.end_lineno > text.lineno:  # with the empty line after it
-                lines[text.lineno : text.end_lineno + 2] = [None] * (
-                    text.end_lineno + 2 - text.lineno
-                )
-    return Markdown("\n".join(line for line in lines if line is not None))
+            last = node.body[0].end_lineno
+            for number in range(node.body[0].lineno, last + 1 + (lines[last + 1] == "")):
+                del kept[number]
+    return Markdown("\n".join(kept.values()))
 
 
 class Stage(NamedTuple):
@@ -140,7 +139,6 @@ class Model:
     """A data set's main configuration, trained with several seeds.
 
     Attributes:
-        images, steps: learned from, and taken in an epoch.
         train, validation, test: see `Final`; training values are running averages over the
             augmented images of the last epoch.
         averaged: steps that the moving average of the weights reaches back, roughly.
@@ -152,8 +150,6 @@ class Model:
     title: str
     parameters: Count
     epochs: Count
-    images: Count
-    steps: Count
     averaged: Count
     late: Points
     lowest: Number
@@ -166,7 +162,7 @@ class Model:
 
 def model(name: str) -> Model:
     """The main runs of a data set."""
-    run, about = runs.get(name), results.record(name)
+    run = runs.get(name)
     sizes = {split: part["images"] for split, part in runs.split_sizes(name).items()}
     every = [{s: t.iloc[-1] for s, t in kept.items()} for kept in curves(name).values()]
     final = {}
@@ -182,8 +178,8 @@ def model(name: str) -> Model:
     late = held_out["accuracy"].iloc[-1] - held_out["accuracy"].iloc[:10].iloc[-1]
     lowest = held_out.loc[held_out["loss"].idxmin()]
     return Model(
-        TITLES[name], Count(about["parameters"]), Count(run.epochs), Count(about["images"]),
-        Count(about["steps"] // run.epochs), Count(round(1 / (1 - run.ema_decay))),
+        TITLES[name], Count(results.record(name)["parameters"]), Count(run.epochs),
+        Count(round(1 / (1 - run.ema_decay))),
         Points((late, math.nan, math.nan)), Number(lowest["loss"], 3), Count(lowest["epoch"]),
         Number(-math.log(1 - 0.9 * run.label_smoothing), 3), **final,
     )  # fmt: skip

@@ -1,7 +1,4 @@
-"""Chapter 2: what the accuracy on the pooled split is worth: another draw, the official division.
-
-Values to print of what `digitcnn.report.origin_errors` computes.
-"""
+"""Chapter 2: the runs on the official division, beside published figures."""
 
 from __future__ import annotations
 
@@ -14,87 +11,7 @@ import pandas as pd
 
 from .. import predictions, runs, stats
 from ..sources import TITLES
-from . import origin_errors
-from .values import UNIT, Average, Count, Number, Points, Share, Spread, Text
-
-
-@dataclass(frozen=True)
-class Draw:
-    """Validation against test.
-
-    Attributes:
-        validation, test: error rates of the first training.
-        p: Fisher's of these, corrected for both data sets (Holm).
-        difference: error rate of test less that of validation, mean over the trainings;
-            `adjusted`: the same among images alike in all that is known of them.
-    """
-
-    validation: Share
-    test: Share
-    p: Number
-    difference: Points
-    adjusted: Points
-
-
-def draw(name: str) -> Draw:
-    """Whether a data set's validation and test split differ by more than chance."""
-    found = origin_errors.splits()[name]
-    parts = [Share(part.errors, part.images) for part in found.each[name][:2]]
-    effects = (Points(effect.mean) for effect in (found.effect, found.adjusted))
-    return Draw(*parts, Number(found.corrected, 3), *effects)
-
-
-@dataclass(frozen=True)
-class Origin:
-    """The pooled test split by official set.
-
-    Attributes:
-        official_test, official_train: accuracy over the trainings on the images of either.
-        gap: error rate on the official training images less that on the official test images;
-            `adjusted`: the same among images alike in the properties of `attributes`.
-    """
-
-    official_test: Spread
-    official_train: Spread
-    gap: Points
-    adjusted: Points
-
-
-def origin(name: str) -> Origin:
-    """How well a data set's networks read test images of either official set."""
-    found = origin_errors.by_origin(name)
-    parts = zip(*((each.first, each.second) for each in found.each.values()), strict=True)
-    spreads = [Spread(group.accuracy.value for group in part) for part in parts]
-    return Origin(*spreads, Points(found.effect.mean), Points(found.adjusted.mean))
-
-
-@dataclass(frozen=True)
-class Kin:
-    """Test images and their like in training.
-
-    Attributes:
-        photographs: share of SVHN's with a crop of the same photograph in training; `gain`: error
-            rate of those without less that of those with one, among photographs of one size and
-            official set.
-        writers: share of MNIST's whose writer wrote training images too, `median` of them;
-            `hand_gain`: error rate of those of whose writer at most so many were learned from, less
-            that of the others, among writers of one series.
-    """
-
-    photographs: Average
-    gain: Points
-    writers: Average
-    median: Count
-    hand_gain: Points
-
-
-def kin() -> Kin:
-    """How many test images have kin in training, and whether these are read better."""
-    crops, hands = origin_errors.siblings(), origin_errors.writers()
-    return Kin(
-        Average(crops.share), Points(crops.effect.mean),
-        Average(hands.known), Count(hands.median), Points(hands.effect.mean),
-    )  # fmt: skip
+from .values import UNIT, Average, Points, Share, Text
 
 
 class Published(NamedTuple):
