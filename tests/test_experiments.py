@@ -15,7 +15,7 @@ from finished import finish
 from scipy import stats as oracle
 
 from digitcnn import checkpoints, data, division, files, model, results, runs
-from digitcnn.report import experiments, experiments_figures, official, origin_errors
+from digitcnn.report import experiments, experiments_figures, network, official, origin_errors
 from digitcnn.training import build_model
 
 EFFECTS = {"gelu": 0.05, "tanh": -0.2}
@@ -42,7 +42,7 @@ def measured(monkeypatch):
 
 
 def test_the_code_shown_is_the_modules_without_docstrings():
-    shown = experiments.code("model: ConvBlock Residual DigitCNN").data
+    shown = network.code("model: ConvBlock Residual DigitCNN").data
     text = shown.removeprefix("```python\n").removesuffix("\n```")
     assert '"""' not in text
 
@@ -58,7 +58,7 @@ def test_the_code_shown_is_the_modules_without_docstrings():
 
 
 def test_the_stages_are_those_of_the_network(sandbox):
-    stages = experiments.stages()
+    stages = network.stages()
     whole = build_model(runs.RECIPE["svhn"])
     assert sum(stage.parameters for stage in stages) == sum(p.numel() for p in whole.parameters())
     assert [stage.shape for stage in stages][-3:] == [(128, 4, 4), (128,), (10,)]
@@ -73,10 +73,10 @@ def test_the_stages_are_those_of_the_network(sandbox):
 def test_the_pilots_are_those_that_the_recipe_names():
     comment = inspect.getsource(runs).split("# The recipe of every run")[1].split("RECIPE =")[0]
     for name in ("gelu", "gelu_long", "gelu_long_mnist"):
-        pilot = getattr(experiments.PILOTS, name)
+        pilot = getattr(network.PILOTS, name)
         assert f"{pilot.errors} against {pilot.other}" in comment
     assert "430 and 452 errors of 9,929 against 419 and 407" in comment
-    assert experiments.PILOTS.resolutions[:2] == (430 + 452, 419 + 407)
+    assert network.PILOTS.resolutions[:2] == (430 + 452, 419 + 407)
 
 
 # The main runs
@@ -132,6 +132,7 @@ def test_settings_are_compared_with_the_recipe(measured):
         assert found.settings["gelu"].difference == pytest.approx(0.05, abs=0.003)
         assert found.settings["tanh"].difference == pytest.approx(-0.2, abs=0.003)
         assert (found.above, found.below, found.failed) == ("GELU", "tanh", "none")
+        assert (found.compared, found.gains, found.losses) == (len(found.settings) - 1, 1, 1)
         assert found.recipe.accuracy.count == 3 and not found.recipe.beyond
 
 

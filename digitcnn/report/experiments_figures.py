@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 from ..sources import TITLES
-from .experiments import GROUPS, Setting, Stage, Tried
+from .experiments import GROUPS, Setting, Tried
+from .network import Stage
 from .style import DATA_COLOUR, SIZE, SPLIT_COLOUR, SPLIT_LINE, WIDTH, WRONG
 
 LAYER_COLOUR = {
