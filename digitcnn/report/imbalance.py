@@ -25,13 +25,10 @@ from .values import Count, Number, Points, Spread, Text
 if TYPE_CHECKING:
     from ..data import Split
 
+OWN = {name: name for name in NAMES}
 OTHER = dict(zip(NAMES, reversed(NAMES), strict=True))
-METRICS = {
-    "accuracy": "accuracy",
-    "precision_1": "precision of '1'",
-    "recall_1": "recall of '1'",
-    "precision_2": "precision of '2'",
-    "recall_2": "recall of '2'",
+METRICS = {"accuracy": "accuracy"} | {
+    f"{what}_{digit}": f"{what} of '{digit}'" for digit in PAIR for what in ("precision", "recall")
 }
 MITIGATIONS = {
     "weighted": "weighted loss",
@@ -190,9 +187,6 @@ def metrics_table(found: pd.DataFrame, test: dict[str, str]) -> pd.DataFrame:
         values = {words: Spread(getattr(of, m).values, unit="") for m, words in METRICS.items()}
         rows.append({"trained on": f"{TITLES[model]}, case {case[-1]}"} | values)
     return pd.DataFrame(rows, dtype=object)
-
-
-# Changes, paired by seed --------------------------------------------------------------------------
 
 
 def by_seed(found: pd.DataFrame, model: str, measure: str = "balanced") -> pd.DataFrame:

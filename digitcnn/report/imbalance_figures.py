@@ -11,13 +11,12 @@ from matplotlib.figure import Figure
 
 from ..runs import CASES, PAIR
 from ..sources import TITLES
-from .imbalance import MITIGATIONS, OTHER
+from .imbalance import MITIGATIONS, OTHER, OWN
 from .style import CLASS_COLOURS, DATA_COLOUR, SIZE, WIDTH
 
 CASE = {case: f"case {case[-1]}" for case in CASES}
 COLOUR = {digit: CLASS_COLOURS[digit] for digit in PAIR}
-OWN = [(name, name) for name in TITLES]
-ALL = OWN + list(OTHER.items())
+PANELS = [*OWN.items(), *OTHER.items()]  # which model on which data set
 ROWS = {
     "case1": "case 1: 50 + 1,000",
     **{f"case1-{kind}": words for kind, words in MITIGATIONS.items()},
@@ -37,7 +36,7 @@ def recalls(found: pd.DataFrame, rows: dict[str, str], panels: list[tuple[str, s
     Args:
         found: `digitcnn.report.imbalance.table` of the test splits.
         rows: its cases that are shown, with their titles (`CASE` or `ROWS`).
-        panels: which model on which data set (`OWN` or `ALL`).
+        panels: which model on which data set, of `PANELS`.
     """
     figure, axes = plt.subplots(
         1, len(panels), figsize=(WIDTH, 0.75 + 0.21 * len(rows)), sharey=True
@@ -66,15 +65,15 @@ def maps(found: dict[str, SimpleNamespace]) -> Figure:
     """Aligned maps, a row per test split, a column per case; errors are darker.
 
     Args:
-        found: by the title of its row, a `digitcnn.report.imbalance.maps`. Rings: its training
-            images of the digit 1.
+        found: by data set, a `digitcnn.report.imbalance.maps`. Rings: its training images of the
+            digit 1.
     """
     figure, axes = plt.subplots(
         len(found), 3, figsize=(WIDTH, 1.6 * len(found)), sharex="row", sharey="row", squeeze=False
     )
     for axis, case in zip(axes[0], CASE.values(), strict=True):
         axis.set_title(case)
-    for row, (title, these) in zip(axes, found.items(), strict=True):
+    for row, (name, these) in zip(axes, found.items(), strict=True):
         for axis, (case, points) in zip(row, these.points.items(), strict=True):
             wrong = these.predicted[case] != these.labels
             for digit, colour in COLOUR.items():
@@ -88,5 +87,5 @@ def maps(found: dict[str, SimpleNamespace]) -> Figure:
                              rasterized=True)  # fmt: skip
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(True)
-        row[0].set_ylabel(title, fontsize=SIZE)
+        row[0].set_ylabel(f"{TITLES[name]} digits", fontsize=SIZE)
     return figure
