@@ -137,8 +137,8 @@ def test_the_table_marks_what_is_beyond_chance(values, monkeypatch):
     values["many"] = [0.701, 0.799, 0.901, 0.999]
     monkeypatch.setattr(imbalance, "NAMES", ("svhn",))
     shown = imbalance.changes_table(table_of(values)).set_index("what changes")["SVHN"]
-    assert shown["950 '1's more: 1,000 + 1,000"].startswith("+20.00† (+19")
-    assert shown["950 '2's fewer: 50 + 50"] == "0.00"
+    assert shown["950 more of '1': 1,000 + 1,000"].startswith("+20.00† (+19")
+    assert shown["950 fewer of '2': 50 + 50"] == "0.00"
 
 
 def test_what_the_same_images_regain_is_a_share_of_the_way_by_seed(values):

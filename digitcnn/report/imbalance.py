@@ -28,24 +28,24 @@ if TYPE_CHECKING:
 OWN = {name: name for name in NAMES}
 OTHER = dict(zip(NAMES, reversed(NAMES), strict=True))
 METRICS = {"accuracy": "accuracy"} | {
-    f"{what}_{digit}": f"{what} of '{digit}'" for digit in PAIR for what in ("precision", "recall")
+    f"{what}_{digit}": f"{what} '{digit}'" for digit in PAIR for what in ("precision", "recall")
 }
 MITIGATIONS = {
     "weighted": "weighted loss",
     "oversampled": "oversampling",
-    "prior": "threshold by the prior",
-    "validation": "threshold by validation",
+    "prior": "prior threshold",
+    "validation": "validation threshold",
 }
 # What changes from one training to another, all else being equal: before, after, in words.
 CHANGES = {
-    "few": ("case1", "few", "950 '2's fewer: 50 + 50"),
-    "many": ("case1", "many", "950 '1's more: 1,000 + 1,000"),
-    "balanced": ("case1", "balanced", "475 '1's more, 475 '2's fewer: 525 + 525"),
+    "few": ("case1", "few", "950 fewer of '2': 50 + 50"),
+    "many": ("case1", "many", "950 more of '1': 1,000 + 1,000"),
+    "balanced": ("case1", "balanced", "475 more of '1', fewer of '2': 525 + 525"),
     **{k: ("case1", f"case1-{k}", f"same images, {words}") for k, words in MITIGATIONS.items()},
     "images": ("many", "case3-short", "from 1,000 + 1,000 to all images"),
     "steps": ("case3-short", "case3", "with all images, more steps"),
-    "case2_prior": ("case2", "case2-prior", "case 2, threshold by the prior"),
-    "case2_validation": ("case2", "case2-validation", "case 2, threshold by validation"),
+    "case2_prior": ("case2", "case2-prior", "case 2, prior threshold"),
+    "case2_validation": ("case2", "case2-validation", "case 2, validation threshold"),
 }
 AGAINST = {
     f"{one}_{two}": (f"case1-{two}", f"case1-{one}", f"{MITIGATIONS[one]} over {MITIGATIONS[two]}")

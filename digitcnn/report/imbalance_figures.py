@@ -49,12 +49,12 @@ def recalls(found: pd.DataFrame, rows: dict[str, str], panels: list[tuple[str, s
                 values = 100 * part.loc[part["case"] == case, f"recall_{digit}"]
                 axis.plot(values, [row + shift] * len(values), "o", ms=2.5, **style)
                 axis.plot(values.mean(), row + shift, "|", ms=8, mew=1.4, **style)
-                if row == 0 and axis is axes[0]:
+                if row == 0 and axis is axes[1]:
                     axis.annotate(f"'{digit}'", (values.min(), shift), xytext=(-5, 0), ha="right",
                                   va="center", textcoords="offset points", **style)  # fmt: skip
         title = TITLES[model] if model == name else f"{TITLES[model]}\non {TITLES[name]}"
         axis.set_title(title, color=DATA_COLOUR[model])
-        axis.margins(x=0.1)
+        axis.margins(x=0.15)
         axis.set(xlabel="recall (%)", ylim=(len(rows) - 0.5, -0.5))
         axis.set_yticks(range(len(rows)), rows.values())
         axis.tick_params(axis="y", length=0)
@@ -69,7 +69,7 @@ def maps(found: dict[str, SimpleNamespace]) -> Figure:
             digit 1.
     """
     figure, axes = plt.subplots(
-        len(found), 3, figsize=(WIDTH, 1.6 * len(found)), sharex="row", sharey="row", squeeze=False
+        len(found), 3, figsize=(WIDTH, 1.5 * len(found)), sharex="row", sharey="row", squeeze=False
     )
     for axis, case in zip(axes[0], CASE.values(), strict=True):
         axis.set_title(case)
