@@ -18,9 +18,7 @@ ORDER = (
 )  # fmt: skip
 DOORS = ("cli", "__main__", "prediction_table")  # what a person types opens all rooms
 # Longer than a reader takes in at one sitting; to be divided, and none to be added.
-LONG = {
-    "runs.py", "checkpoints.py", "training.py", "imbalance.py",
-}  # fmt: skip
+LONG = {"runs.py", "checkpoints.py", "training.py"}
 
 
 def rooms() -> dict[str, list[Path]]:
