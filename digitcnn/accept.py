@@ -166,11 +166,7 @@ def _renew(run: RunConfig, because: str, evidence: dict) -> None:
     about |= {"key": runs.key(run), "ingredients": runs.ingredients(run), "code": runs.code(run)}
     about["accepted"] = [*about.get("accepted", []), change]
     path = runs.answers_path(run)
-    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
-        arrays = {name: archive[name] for name in archive.files}
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays | {"key": np.array(about["key"])})
-    files.write_whole(path, buffer.getvalue())
+    files.write_arrays(path, files.read_arrays(path) | {"key": np.array(about["key"])})
     if runs.weights_path(run).is_file():
         tensors, old = checkpoints.read_tensors(runs.weights_path(run))
         kept = {"kind": old["kind"]} | {

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import hashlib
-import io
 import json
 import math
 import os
@@ -23,6 +21,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -152,7 +151,8 @@ def load_model(run: str | RunConfig) -> DigitCNN:
         raise DigitcnnError(
             f"{files.shown(path)} is of another architecture: delete it and run `make train`."
         ) from error
-    return model.to(pick_device(), memory_format=torch.channels_last).eval()
+    model.to(pick_device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model.eval()
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -169,6 +169,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         tensors = parse_tensors(payload)
         length = int.from_bytes(payload[:8], "little")
         about = json.loads(payload[8 : 8 + length])["__metadata__"]
+        checksum = _checksum(tensors)
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
         raise DigitcnnError(
             f"{files.shown(path)} is damaged or no safetensors file: delete it, run `make train`."
@@ -179,12 +180,12 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             f"{FORMAT}: delete it and run `make train`."
         )
     seal = about.pop("metadata_checksum", None)
-    if about.get("checksum") != _checksum(tensors) or seal != files.fingerprint(about):
+    if about.get("checksum") != checksum or seal != files.fingerprint(about):
         raise DigitcnnError(f"{files.shown(path)} is damaged: delete it and run `make train`.")
     return tensors, about
 
 
-def _stored(path: Path, about: dict[str, str], name: str) -> dict | list:
+def _stored(path: Path, about: dict[str, str], name: str) -> Any:
     """A JSON value of a file's metadata. Raises `DigitcnnError` if it is missing or damaged."""
     try:
         value = json.loads(about[name])
@@ -204,12 +205,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, str])
 
 
 def _checksum(tensors: dict[str, Tensor]) -> str:
-    sha = hashlib.sha256()
-    for name in sorted(tensors):
-        value = tensors[name].contiguous()
-        sha.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
-        sha.update(value.reshape(-1).view(torch.uint8).numpy().data)
-    return sha.hexdigest()
+    return files.arrays_digest({name: value.numpy() for name, value in tensors.items()})
 
 
 def environment(device: torch.device | None = None) -> dict[str, str]:
@@ -306,7 +302,7 @@ def compute(
                 ) from error
 
     training = learn(run, source, pick_device(), before=resume, after_epoch=save)
-    model = training.averaged.module
+    model = cast(DigitCNN, training.averaged.module)
     answers = {} if training.diverged else _answers(run, model)
     weights = kept_weights(model)
     record = {
@@ -325,7 +321,7 @@ def compute(
         "parameters": sum(p.numel() for p in training.model.parameters()),
         "diverged": training.epoch if training.diverged else None,
         "weights_sha256": _checksum(weights),
-        "answers_sha256": results.digest_of(answers),
+        "answers_sha256": files.arrays_digest(answers),
     }
     metrics = {split: metrics_text(rows) for split, rows in training.rows.items()}
     record["metrics_sha256"] = {split: results.sha256(text) for split, text in metrics.items()}
@@ -418,10 +414,8 @@ def store(outcome: Outcome) -> None:
         files.remove_leftovers(path)
     for split, text in outcome.metrics.items():
         files.write_whole(metrics_path(run, split), text)
-    buffer = io.BytesIO()
     about = {name: np.array(record[name]) for name in ("key", "copy", "weights_sha256")}
-    np.savez_compressed(buffer, **about, **outcome.answers)
-    files.write_whole(answers_path(run), buffer.getvalue())
+    files.write_arrays(answers_path(run), about | outcome.answers)
     if outcome.weights:
         metadata = {k: v if isinstance(v, str) else json.dumps(v) for k, v in record.items()}
         tensors = {name: torch.from_numpy(value) for name, value in outcome.weights.items()}

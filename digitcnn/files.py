@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import re
@@ -15,6 +16,10 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
 
 PROFILES = ("full", "quick")
 LEFT_OUT = "left-out.json"  # of a submission, which holds neither all models nor all results
@@ -195,6 +200,38 @@ def noted(path: Path) -> Path:
 def noted_reads() -> set[Path]:
     """The files of stored results that this process has read so far."""
     return set(_reads)
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write named arrays as a compressed npz file, whole or not at all."""
+    import numpy as np
+
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # its types know no names
+    write_whole(path, buffer.getvalue())
+
+
+def read_arrays(path: Path, *names: str) -> dict[str, np.ndarray]:
+    """The arrays of an npz file, all or those of these names; none at all if it is damaged.
+
+    Nothing in it can be executed.
+    """
+    import numpy as np
+
+    try:
+        with noted(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in names or archive.files}
+    except Exception:  # zipfile and NumPy raise a dozen kinds on damaged bytes
+        return {}
+
+
+def arrays_digest(arrays: dict[str, np.ndarray], about: str = "torch.{0.dtype.name}") -> str:
+    """SHA-256 of named arrays: names, types (as `about` formats an array), shapes and bytes."""
+    sha = hashlib.sha256()
+    for name, value in sorted(arrays.items()):
+        sha.update(f"{name} {about.format(value)} {value.shape};".encode())
+        sha.update(value.tobytes())
+    return sha.hexdigest()
 
 
 def file_md5(path: Path) -> str:

@@ -178,7 +178,7 @@ def _store(outcome: Outcome | None) -> None:
 
 def _end(pools: list[Executor]) -> None:
     """End pools at once: what their processes have not saved is lost, less than an epoch each."""
-    processes = []
+    processes: list[multiprocessing.Process] = []
     for pool in pools:
         processes += (getattr(pool, "_processes", None) or {}).values()
         pool.shutdown(wait=False, cancel_futures=True)

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageOps, features
@@ -139,7 +139,7 @@ def _first_frame(image: Image.Image, name: str) -> Picture:
     """The picture, or an animation's first frame that is not of one colour."""
     several = image.format != "MPO"  # a phone's JPEG with a second view of the same
     count = getattr(image, "n_frames", 1) if several else 1
-    first = None
+    first: Picture | None = None
     for index in range(min(count, FRAMES)):
         if count > 1:
             image.seek(index)
@@ -153,6 +153,7 @@ def _first_frame(image: Image.Image, name: str) -> Picture:
         first = first or Picture(pixels, note)
         if count == 1 or np.ptp(pixels, axis=(0, 1)).any():
             return Picture(pixels, note)
+    assert first
     return first
 
 
@@ -178,8 +179,8 @@ def _eight_bits(grey: np.ndarray) -> np.ndarray:
     """Whole numbers or fractions (H, W) as uint8: in the least usual range that holds them."""
     grey = np.nan_to_num(grey.astype(np.float32), posinf=0, neginf=0)
     low, high = float(grey.min()), float(grey.max())
-    top = next((top for top in RANGES if high <= top), None)
-    if low < 0 or top is None:
+    top = next((float(top) for top in RANGES if high <= top), 0.0)
+    if low < 0 or not top:
         grey, top = grey - low, max(high - low, 1e-9)
     return np.rint(grey * (255 / top)).astype(np.uint8)
 
@@ -198,7 +199,7 @@ def _opaque(rgba: np.ndarray) -> np.ndarray:
     if not solid.any():
         paper = np.float32(255)
     else:
-        grey = colour[solid] @ np.float32([0.299, 0.587, 0.114])
+        grey = colour[solid] @ np.array([0.299, 0.587, 0.114], np.float32)
         rows, columns = (np.flatnonzero(solid.any(axis)) for axis in (1, 0))
         box = solid[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         if box.mean() > CARD and np.ptp(np.quantile(grey, [0.02, 0.98])) > INK_RANGE:
@@ -249,7 +250,7 @@ def fitted(pixels: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
-def _pixels(picture: object) -> np.ndarray:
+def _pixels(picture: Any) -> np.ndarray:
     """One picture as uint8 (H, W, 3)."""
     if isinstance(picture, str | Path):
         picture = read(picture)

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from . import files, reach
 
@@ -144,7 +145,7 @@ SEEDS = (42, 43, 44)
 GROUPS = ("main", "official", "imbalance", "experiments", "transfer", "improvement")  # in order
 
 
-def _with(data: str, group: str, suffix: str, **change: object) -> RunConfig:
+def _with(data: str, group: str, suffix: str, **change: Any) -> RunConfig:
     """The recipe with a change, as a run of a group."""
     name = f"{data}-{suffix}"
     return dataclasses.replace(RECIPE[data], name=name, group=group, **change)

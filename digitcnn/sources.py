@@ -101,7 +101,7 @@ def read(name: str, download: bool = False) -> Source:
             raise ValueError("labels that are not whole")
         pictures, labels, official_test = POOLS[name](files.data_root(), found)
         whole = pictures.dtype == np.uint8 and pictures.shape == (len(labels), 3, 32, 32)
-        whole = whole and np.isin(labels, range(10)).all()
+        whole = whole and bool(np.isin(labels, range(10)).all())
         sizes = (int((~official_test).sum()), int(official_test.sum()))
     except Exception as error:  # scipy raises a dozen kinds on a listed copy that is no data
         raise DigitcnnError(

@@ -30,7 +30,7 @@ class Spread(NamedTuple):
 
     mean: float
     std: float
-    count: int
+    count: int  # type: ignore[assignment]  # a tuple's method, which nobody needs here
 
 
 class Difference(NamedTuple):
@@ -62,7 +62,7 @@ def proportion(hits: int, total: int) -> Estimate:
     return Estimate(float(hits / total), float(interval.low), float(interval.high))
 
 
-def ratio(hits: int, total: int, other_hits: int, other_total: int) -> Estimate:
+def ratio(hits: float, total: float, other_hits: float, other_total: float) -> Estimate:
     """Ratio of two independent shares with Katz's log-normal interval (Katz et al. 1978).
 
     If a count is 0, half a case is added to both groups (and one to both totals), so that the
@@ -123,7 +123,7 @@ def stratified(
     sums = [np.bincount(strata, kind * values) for kind in (~exposed, exposed)]
     weights = sizes[0] * sizes[1] / (sizes[0] + sizes[1])
     if not weights.any():
-        return Difference(*[float("nan")] * 3, 1.0)
+        return Difference(np.nan, np.nan, np.nan, 1.0)
     free, with_it = (s / np.maximum(n, 1) for s, n in zip(sums, sizes, strict=True))
     value = float(weights @ (free - with_it) / weights.sum())
     means = np.where(exposed, with_it[strata], free[strata])

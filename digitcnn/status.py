@@ -266,7 +266,7 @@ def print_status(every: bool = False) -> int:
     if files.profile() == "full":  # the quick profile freezes no chapter
         parts |= {"stored results": stored_rows(every), "chapter": document_rows()}
     rows = [row for part in parts.values() for row in part]
-    wide, broad = (max(len(row[i]) for row in rows) for i in (0, 1))
+    wide, broad = (max(map(len, column)) for column in list(zip(*rows, strict=True))[:2])
     line = f"{{:<{wide}}}  {{:<{broad}}}  {{:>10}} {{:>7}} {{:>10}} {{:>7}}"
     for title, part in parts.items():
         if part:

@@ -116,7 +116,7 @@ def reproducible(seed: int, device: torch.device) -> Iterator[None]:
     before = (
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
-        torch.utils.deterministic.fill_uninitialized_memory,
+        torch.utils.deterministic.fill_uninitialized_memory,  # type: ignore[attr-defined]
         torch.backends.cudnn.benchmark,
     )
     try:
@@ -124,12 +124,12 @@ def reproducible(seed: int, device: torch.device) -> Iterator[None]:
             torch.manual_seed(seed)
             torch.use_deterministic_algorithms(True, warn_only=device.type != "cpu")
             # A debugging aid that costs time; no operation here reads new tensors unwritten.
-            torch.utils.deterministic.fill_uninitialized_memory = False
+            torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
             torch.backends.cudnn.benchmark = False
             yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-        torch.utils.deterministic.fill_uninitialized_memory = before[2]
+        torch.utils.deterministic.fill_uninitialized_memory = before[2]  # type: ignore[attr-defined]
         torch.backends.cudnn.benchmark = before[3]
 
 
@@ -241,7 +241,7 @@ class Training:
             part = held_out_part(config, source, name)
             self.held_out[name] = part.images.to(self.device), part.labels.to(self.device)
         std, mean = torch.std_mean(self.images.float() / 255, dim=(0, 2, 3))
-        self.model = build_model(config, mean.tolist(), std.tolist()).to(
+        self.model = build_model(config, mean.tolist(), std.tolist()).to(  # type: ignore[call-overload]
             self.device, memory_format=torch.channels_last
         )
         self.averaged = AveragedModel(
@@ -311,7 +311,7 @@ class Training:
             self._round_weights()
         if self.finished or self.config.evaluate_every_epoch:
             for name, (images, labels) in self.held_out.items():
-                found = evaluate(self.averaged.module, images, labels, size, self.epoch)
+                found = evaluate(self.averaged.module, images, labels, size, self.epoch)  # type: ignore[arg-type]
                 self.rows.setdefault(name, []).append(found)
 
     def _next_samples(self, count: int) -> Tensor:
@@ -369,7 +369,7 @@ def build_model(
     )
 
 
-def _moving_average(decay: float):
+def _moving_average(decay: float) -> Callable[..., None]:
     """Exponential moving average for `AveragedModel`, shorter while there is little to average.
 
     Without the warm-up the random initial weights would stay in the average of a short run. With a
