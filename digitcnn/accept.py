@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import checkpoints, files, runs, status
+from . import files, runs, status, tensors
 from .files import DigitcnnError
 from .runs import RunConfig
 
@@ -168,10 +168,10 @@ def _renew(run: RunConfig, because: str, evidence: dict) -> None:
     path = runs.answers_path(run)
     files.write_arrays(path, files.read_arrays(path) | {"key": np.array(about["key"])})
     if runs.weights_path(run).is_file():
-        tensors, old = checkpoints.read_tensors(runs.weights_path(run))
+        found, old = tensors.read_tensors(runs.weights_path(run))
         kept = {"kind": old["kind"]} | {
             k: v if isinstance(v, str) else json.dumps(v) for k, v in about.items()
         }
-        checkpoints.write_tensors(runs.weights_path(run), tensors, kept)
+        tensors.write_tensors(runs.weights_path(run), found, kept)
     files.write_json(runs.record_path(run), runs.sealed(about))
     assert not status.reason(run), run.id

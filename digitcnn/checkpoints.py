@@ -6,7 +6,7 @@ A finished run consists of its record (``cache/runs/<run>.json``), its metrics
 (``models/*.safetensors``). While it trains, ``cache/checkpoints/<run>.safetensors`` holds the
 whole state after the last epoch. `compute` makes a run and writes nothing but its checkpoint;
 `store` writes what it made, so that a run can be made in another process, or on another machine,
-and stored here. safetensors and npz files hold numbers only: loading one cannot execute anything.
+and stored here.
 """
 
 from __future__ import annotations
@@ -20,15 +20,11 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import pandas as pd
-import safetensors
 import torch
-from safetensors.torch import load as parse_tensors
-from safetensors.torch import save as tensor_bytes
 from torch import Tensor
 
 from . import data, division, files, reach, results, runs
@@ -45,6 +41,7 @@ from .runs import (
     stale,
     weights_path,
 )
+from .tensors import checksum, read_tensors, stored_value, write_tensors
 from .training import (
     Metrics,
     Training,
@@ -55,7 +52,6 @@ from .training import (
     predict_logits,
 )
 
-FORMAT = "digitcnn-2"
 reach.read_now()  # what is imported now is what keys are taken of, whatever is edited later
 
 
@@ -129,7 +125,7 @@ def load_model(run: str | RunConfig) -> DigitCNN:
         raise DigitcnnError(f"{files.shown(path)} holds no finished model: run `make train`.")
     known = runs.has_manifest(run.data)
     current = runs.ingredients(run) if known else {"code": files.fingerprint(runs.code(run))}
-    if changed := differences(_stored(path, about, "ingredients"), current):
+    if changed := differences(stored_value(path, about, "ingredients"), current):
         raise DigitcnnError(f"{files.shown(path)} is stale ({changed}): run `make train`.")
     if broken := [name for name, value in tensors.items() if not torch.isfinite(value).all()]:
         raise DigitcnnError(
@@ -153,59 +149,6 @@ def load_model(run: str | RunConfig) -> DigitCNN:
         ) from error
     model.to(pick_device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model.eval()
-
-
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a safetensors file of ours. Raises `DigitcnnError` if damaged."""
-    try:
-        payload = files.noted(path).read_bytes()
-    except FileNotFoundError:
-        raise DigitcnnError(f"{files.shown(path)} is missing: run `make train`.") from None
-    except OSError as error:
-        raise DigitcnnError(
-            f"{files.shown(path)} cannot be read ({error.strerror}): mend its permissions."
-        ) from error
-    try:
-        tensors = parse_tensors(payload)
-        length = int.from_bytes(payload[:8], "little")
-        about = json.loads(payload[8 : 8 + length])["__metadata__"]
-        checksum = _checksum(tensors)
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise DigitcnnError(
-            f"{files.shown(path)} is damaged or no safetensors file: delete it, run `make train`."
-        ) from error
-    if about.get("format") != FORMAT:
-        raise DigitcnnError(
-            f"{files.shown(path)} has the format {about.get('format')!r}, this version reads "
-            f"{FORMAT}: delete it and run `make train`."
-        )
-    seal = about.pop("metadata_checksum", None)
-    if about.get("checksum") != checksum or seal != files.fingerprint(about):
-        raise DigitcnnError(f"{files.shown(path)} is damaged: delete it and run `make train`.")
-    return tensors, about
-
-
-def _stored(path: Path, about: dict[str, str], name: str) -> Any:
-    """A JSON value of a file's metadata. Raises `DigitcnnError` if it is missing or damaged."""
-    try:
-        value = json.loads(about[name])
-    except (KeyError, ValueError):
-        value = None
-    if not isinstance(value, dict | list):
-        raise DigitcnnError(f"{files.shown(path)} is damaged: delete it and run `make train`.")
-    return value
-
-
-def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, str]) -> None:
-    """Write tensors with metadata as safetensors, with checksums, whole or not at all."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    about = about | {"format": FORMAT, "checksum": _checksum(tensors)}
-    about["metadata_checksum"] = files.fingerprint(about)
-    files.write_whole(path, tensor_bytes(tensors, about))
-
-
-def _checksum(tensors: dict[str, Tensor]) -> str:
-    return files.arrays_digest({name: value.numpy() for name, value in tensors.items()})
 
 
 def environment(device: torch.device | None = None) -> dict[str, str]:
@@ -320,7 +263,7 @@ def compute(
         "steps": training.steps,
         "parameters": sum(p.numel() for p in training.model.parameters()),
         "diverged": training.epoch if training.diverged else None,
-        "weights_sha256": _checksum(weights),
+        "weights_sha256": checksum(weights),
         "answers_sha256": files.arrays_digest(answers),
     }
     metrics = {split: metrics_text(rows) for split, rows in training.rows.items()}
@@ -441,7 +384,7 @@ def _saved_progress(
     if not path.is_file():
         return None, []
     state, about = read_tensors(path)
-    if changed := differences(_stored(path, about, "ingredients"), ingredients):
+    if changed := differences(stored_value(path, about, "ingredients"), ingredients):
         files.say(f"{run.id}: the unfinished training is of another version ({changed}); restart.")
         return None, []
-    return state, list(_stored(path, about, "seconds"))
+    return state, list(stored_value(path, about, "seconds"))

@@ -16,7 +16,7 @@ import numpy as np
 from sklearn.model_selection import train_test_split
 
 from . import files, runs, sources
-from .runs import SPLITS
+from .config import SPLITS
 from .sources import Source
 
 SEED = 42

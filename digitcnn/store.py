@@ -25,10 +25,10 @@ Arrays = dict[str, np.ndarray]
 # What a result depends on by its tokens, so that the code which looks it up does not count.
 NOT_CODE = (
     "files", "store", "sources.Source", "division.pool", "division.labels",
-    "division.split_indices", "runs.RunConfig", "runs.get", "runs.registry", "runs.stale",
-    "runs.reason", "runs.read_record", "runs.manifest", "runs.has_manifest", "runs.split_sizes",
-    "runs.kept_answers", "checkpoints.ensure", "checkpoints.load_model", "results.record",
-    "results.history", "results.answers",
+    "division.split_indices", "config.RunConfig", "runs.get", "runs.registry", "runs.stale",
+    "runs.reason", "runs.read_record", "manifests.manifest", "manifests.has_manifest",
+    "manifests.split_sizes", "config.kept_answers", "checkpoints.ensure", "checkpoints.load_model",
+    "results.record", "results.history", "results.answers",
 )  # fmt: skip
 
 

@@ -34,6 +34,7 @@ from digitcnn import (
     sources,
     status,
     store,
+    tensors,
     training,
 )
 from digitcnn.files import DigitcnnError, Interrupted
@@ -337,7 +338,7 @@ def test_the_weights_file_says_where_it_comes_from(trained):
     _, about = checkpoints.read_tensors(runs.weights_path(TINY))
     record = results.record(TINY)
     assert about["key"] == record["key"] == runs.key(TINY)
-    assert about["kind"] == "weights" and about["format"] == checkpoints.FORMAT
+    assert about["kind"] == "weights" and about["format"] == tensors.FORMAT
     configuration = json.loads(about["configuration"])
     assert configuration == json.loads(json.dumps(vars(TINY))) == record["configuration"]
     assert json.loads(about["environment"]) == record["environment"] == checkpoints.environment()

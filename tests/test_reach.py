@@ -168,7 +168,7 @@ def annotate(package: Copy) -> None:
     package.edit("training", "def stage(resolutions: tuple[tuple[int, float], ...], share: float)",
                  "def stage(resolutions: list, share)")  # fmt: skip
     package.edit("training", "    end = 0.0\n", "    end: float = 0.0\n")
-    package.edit("training", "def _moving_average(decay: float):",
+    package.edit("training", "def _moving_average(decay: float) -> Callable[..., None]:",
                  "def _moving_average(decay: float) -> Callable[[list], None]:")  # fmt: skip
     package.edit("model", "CLASSES = 10", "CLASSES: int = 10")
 

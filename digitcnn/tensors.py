@@ -1,0 +1,73 @@
+"""Tensors: safetensors files of ours, with checksums of what they hold and of what they say of it.
+
+They hold numbers only: loading one cannot execute anything.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors
+from safetensors.torch import load as parse_tensors
+from safetensors.torch import save as tensor_bytes
+from torch import Tensor
+
+from . import files
+from .files import DigitcnnError
+
+FORMAT = "digitcnn-2"
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file of ours. Raises `DigitcnnError` if damaged."""
+    try:
+        payload = path.read_bytes()
+    except FileNotFoundError:
+        raise DigitcnnError(f"{files.shown(path)} is missing: run `make train`.") from None
+    except OSError as error:
+        raise DigitcnnError(
+            f"{files.shown(path)} cannot be read ({error.strerror}): mend its permissions."
+        ) from error
+    try:
+        tensors = parse_tensors(payload)
+        length = int.from_bytes(payload[:8], "little")
+        about = json.loads(payload[8 : 8 + length])["__metadata__"]
+        found = checksum(tensors)
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise DigitcnnError(
+            f"{files.shown(path)} is damaged or no safetensors file: delete it, run `make train`."
+        ) from error
+    if about.get("format") != FORMAT:
+        raise DigitcnnError(
+            f"{files.shown(path)} has the format {about.get('format')!r}, this version reads "
+            f"{FORMAT}: delete it and run `make train`."
+        )
+    seal = about.pop("metadata_checksum", None)
+    if about.get("checksum") != found or seal != files.fingerprint(about):
+        raise DigitcnnError(f"{files.shown(path)} is damaged: delete it and run `make train`.")
+    return tensors, about
+
+
+def stored_value(path: Path, about: dict[str, str], name: str) -> Any:
+    """A JSON value of a file's metadata. Raises `DigitcnnError` if it is missing or damaged."""
+    try:
+        value = json.loads(about[name])
+    except (KeyError, ValueError):
+        value = None
+    if not isinstance(value, dict | list):
+        raise DigitcnnError(f"{files.shown(path)} is damaged: delete it and run `make train`.")
+    return value
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, str]) -> None:
+    """Write tensors with metadata as safetensors, with checksums, whole or not at all."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    about = about | {"format": FORMAT, "checksum": checksum(tensors)}
+    about["metadata_checksum"] = files.fingerprint(about)
+    files.write_whole(path, tensor_bytes(tensors, about))
+
+
+def checksum(tensors: dict[str, Tensor]) -> str:
+    return files.arrays_digest({name: value.numpy() for name, value in tensors.items()})
