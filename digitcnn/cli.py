@@ -73,9 +73,7 @@ def parser() -> argparse.ArgumentParser:
         "DIGITCNN_DATA=~/datasets digitcnn data --verify",
     )  # fmt: skip
     data.add_argument("names", metavar="NAME", nargs="*", help="mnist, svhn (default: both)")
-    how = data.add_mutually_exclusive_group()
-    how.add_argument("--download", action="store_true", help="fetch what is missing (the default)")
-    how.add_argument("--verify", action="store_true", help="only verify; never use the network")
+    data.add_argument("--verify", action="store_true", help="only verify; never use the network")
 
     train = add(
         train_command, "train", "train the runs that are missing or stale, several at once",

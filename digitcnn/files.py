@@ -26,9 +26,6 @@ LEFT_OUT = "left-out.json"  # of a submission, which holds neither all models no
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,79}")
 
 
-_reads: set[Path] = set()
-
-
 class DigitcnnError(Exception):
     """Something the user can mend; its text is one sentence with the remedy."""
 
@@ -175,7 +172,7 @@ def write_json(path: Path, value: object) -> None:
 def read_json(path: Path, remedy: str = "run `make train` to make it") -> dict:
     """Read a JSON object. Raises `DigitcnnError`, with the remedy, if it is missing or damaged."""
     try:
-        value = json.loads(noted(path).read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DigitcnnError(f"{shown(path)} is missing: {remedy}.") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -192,14 +189,8 @@ def _first_line(error: Exception) -> str:
 
 
 def noted(path: Path) -> Path:
-    """Return `path` after noting that this process read it (see `digitcnn.provenance`)."""
-    _reads.add(path)
+    """Return `path`: what is read is observed (`digitcnn.observe`); stored results name this."""
     return path
-
-
-def noted_reads() -> set[Path]:
-    """The files of stored results that this process has read so far."""
-    return set(_reads)
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -219,7 +210,7 @@ def read_arrays(path: Path, *names: str) -> dict[str, np.ndarray]:
     import numpy as np
 
     try:
-        with noted(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in names or archive.files}
     except Exception:  # zipfile and NumPy raise a dozen kinds on damaged bytes
         return {}

@@ -17,9 +17,7 @@ from torch import Tensor, nn
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
     "leaky-relu": nn.LeakyReLU,
-    "elu": nn.ELU,
     "gelu": nn.GELU,
-    "silu": nn.SiLU,
     "tanh": nn.Tanh,
 }
 CLASSES = 10

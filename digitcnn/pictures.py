@@ -92,17 +92,13 @@ def _content(path: Path) -> tuple[str, bytes]:
         raise DigitcnnError(f"{name} cannot be opened ({why}): check it.") from error
 
 
-_EXPORT = "open it in the program that shows it and export it as PNG or JPEG"
 _CONVERT = {
     "a HEIC picture": "export it as JPEG from the photo app, or choose 'Most Compatible' under "
     "Settings, Camera, Formats on an iPhone",
-    "an AVIF picture": _EXPORT,
-    "a JPEG XL picture": _EXPORT,
-    "a Photoshop picture": _EXPORT,
+    "an AVIF picture": "open it in the program that shows it and export it as PNG or JPEG",
     "an SVG drawing": "export it as PNG from a drawing program such as Inkscape",
     "an EPS or PostScript file": "export it as PNG from a drawing program such as Inkscape",
     "a PDF file": "export the page as PNG, or type `pdftoppm -png FILE page`",
-    "a video": "save one frame of it as PNG or JPEG",
     "an empty file": "give a picture file",
 }
 
@@ -115,15 +111,11 @@ def _refused(head: bytes) -> str:
         brands = {head[at : at + 4] for at in (8, *range(16, min(head[3], 64), 4))}
         if brands & {b"avif", b"avis"}:
             return "" if features.check("avif") else "an AVIF picture"
-        return "a HEIC picture" if brands & set(_HEIF) else "a video"
+        return "a HEIC picture" if brands & set(_HEIF) else ""
     if head.startswith((b"%!PS", b"\xc5\xd0\xd3\xc6")):
         return "an EPS or PostScript file"
     if head.lstrip().startswith(b"%PDF"):
         return "a PDF file"
-    if head.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
-        return "a JPEG XL picture"
-    if head.startswith(b"8BPS"):
-        return "a Photoshop picture"
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     return "an SVG drawing" if text.startswith(b"<") and b"<svg" in head else ""
 

@@ -367,5 +367,4 @@ def model_table(records: dict[str, dict]) -> pd.DataFrame:
         if path.is_file() and provenance.committed(f"models/{path.name}"):
             size = f"{path.stat().st_size / 1e6:.2f} MB"
             rows.append((path.name, f"{record['parameters']:,}", size, record["key"]))
-            files.noted(path)
     return pd.DataFrame(rows, columns=["file", "parameters", "size", "key"])

@@ -31,7 +31,6 @@ EVALUATION_BATCH = 100
 OPTIMIZERS = {
     "sgd": lambda groups: torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True),
     "adam": lambda groups: torch.optim.Adam(groups, lr=0.0),
-    "adamw": lambda groups: torch.optim.AdamW(groups, lr=0.0),
     "rmsprop": lambda groups: torch.optim.RMSprop(groups, lr=0.0),
 }
 
@@ -56,11 +55,6 @@ def cosine(step: int, steps: int) -> float:
     return 0.001 + 0.999 * (1 + math.cos(math.pi * step / steps)) / 2
 
 
-def step_decay(step: int, steps: int) -> float:
-    """A tenth after half of the steps, a hundredth after three quarters."""
-    return 0.1 ** ((step >= 0.5 * steps) + (step >= 0.75 * steps))
-
-
 def constant(step: int, steps: int) -> float:
     """The peak throughout."""
     return 1.0
@@ -69,7 +63,6 @@ def constant(step: int, steps: int) -> float:
 SCHEDULES = {
     "one-cycle": one_cycle,
     "cosine": cosine,
-    "step": step_decay,
     "constant": constant,
 }
 

@@ -200,7 +200,7 @@ def test_the_terminal_shows_a_sample_at_each_enter(quick_root, monkeypatch, caps
 def test_the_terminal_takes_the_pages_letters(quick_root, monkeypatch, capsys):
     replies = iter(["m", "w", "w", str(most_wrong("svhn")), "a", "s", "q"])
     monkeypatch.setattr("builtins.input", lambda prompt: next(replies))
-    command("--data", "svhn", "--plain")
+    command("--data", "svhn")
     titles = re.findall(r"(MNIST|SVHN) test sample .* \(one of ([\d,]+)\)", capsys.readouterr().out)
     counts = [int(count.replace(",", "")) for _, count in titles]
     own, other = (int(predictions.predict(name, "mnist").wrong.sum()) for name in NAMES)

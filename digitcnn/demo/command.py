@@ -43,7 +43,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text.add_argument("--class", metavar="C", type=int, dest="digit", help="of class C, 0 to 9")
     text.add_argument("--wrong", action="store_true", help="misclassified by their own network")
     text.add_argument("--seed", metavar="S", type=int, help="the same samples each time")
-    text.add_argument("--plain", action="store_true", help="neither colour nor special characters")
 
 
 def demo_command(options: argparse.Namespace) -> None:
@@ -98,7 +97,7 @@ def in_terminal(options: argparse.Namespace) -> None:
     name, digit = sources.checked(options.data or "svhn"), options.digit
     wrong = name if options.wrong else None
     load(answers, *(f"model {model}" for model in sources.NAMES), f"data {name}")
-    fancy = not options.plain and colourful()
+    fancy = colourful()
     while True:
         try:
             load(answers, f"data {name}", *([f"stored {wrong} {name}"] if wrong else []))
