@@ -97,11 +97,6 @@ def file_digest(path: Path) -> str | None:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else None
 
 
-def module_digest(name: str) -> str | None:
-    """Digest of a module of this package as syntax tree; None if it is gone."""
-    return reach.module_digest(name)
-
-
 def counts(path: Path) -> str | None:
     """The name under which a file that was read counts, relative to the project; None if not.
 
@@ -205,7 +200,7 @@ def changes(document: str, folder: Path | None = None) -> list[str]:
     for name, digest in about["modules"].items():
         if reach.text_digest(name) == about.get("texts", {}).get(name):
             continue  # not a letter changed, so nothing has to be parsed
-        if (current := module_digest(name)) != digest:
+        if (current := reach.module_digest(name)) != digest:
             found.append(f"digitcnn/{name.replace('.', '/')}.py {_how(current)}")
     for name, digest in about["files"].items():
         current = file_digest(files.project_root() / name) or files.left_out().get(name)

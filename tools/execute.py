@@ -134,7 +134,7 @@ def execute(document: str, config: dict, profiles: tuple[str, ...] = ()) -> floa
         "profile": files.profile(),
         "source": source,
         "options": provenance.options_digest(),
-        "modules": {name: provenance.module_digest(name) for name in seen["modules"]},
+        "modules": {name: reach.module_digest(name) for name in seen["modules"]},
         "texts": {name: reach.text_digest(name) for name in seen["modules"]},
         "files": {
             name: provenance.file_digest(root / name)
