@@ -270,24 +270,29 @@ def quarto_version(program) -> tuple:
         return (0, 0)
 
 
+def status_of(task: str, work) -> int:
+    """Do some work; return the exit status. What goes wrong is one sentence on stderr."""
+    try:
+        work()
+    except SetupError as error:
+        print(f"{task}: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"{task}: {error}; mend that, then start again.", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nInterrupted; start it again.", file=sys.stderr)
+        return 130
+    return 0
+
+
 def main(arguments: list) -> int:
     """Set up what the command line names."""
     any_encoding()
     if len(arguments) != 1 or arguments[0] not in NEEDS:
         print(__doc__, file=sys.stderr)
         return 2
-    try:
-        ensure(arguments[0])
-    except SetupError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"Cannot set up .venv ({error}): mend that, then start again.", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("Interrupted; the next start sets it up again.", file=sys.stderr)
-        return 130
-    return 0
+    return status_of("Setting up .venv", lambda: ensure(arguments[0]))
 
 
 if __name__ == "__main__":

@@ -1,17 +1,12 @@
 """Make the assignment's notebook, executed: `make submission` puts it into the archive.
 
-    python tools/notebook.py FILE           # from the saved networks; needs the data sets
-    python tools/notebook.py --draft FILE   # without the results of runs that are not trained yet
-
 Its text and cells are those of ``tools/assignment2/``; where a marker names definitions of the
 module, their real source becomes the cell. ``DIGITCNN_PROFILE=quick`` makes it from toy data.
 """
 
 from __future__ import annotations
 
-import argparse
 import ast
-import os
 import re
 import sys
 from collections.abc import Callable, Iterable
@@ -22,7 +17,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import environment  # noqa: E402
 
-from digitcnn import files, runs, status  # noqa: E402
+from digitcnn import runs, status  # noqa: E402
 from digitcnn.files import DigitcnnError  # noqa: E402
 from digitcnn.runs import RunConfig  # noqa: E402
 
@@ -185,26 +180,3 @@ def titled(text: str, who: str) -> str:
     line = re.sub(r"([\\`*_<>\[\]])", r"\\\1", who)
     book.cells[0].source = f"{title}\n\n**{line}**\n{rest}"
     return nbformat.writes(book) + "\n"
-
-
-def main(arguments: list[str]) -> int:
-    """Write the notebook where the command line says; return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("file", metavar="FILE", type=Path)
-    parser.add_argument("--draft", action="store_true", help="leave out what is not trained yet")
-    options = parser.parse_args(arguments)
-    try:
-        text = build(options.draft, lambda done, of: print(f"  cell {done} of {of}", flush=True))
-        files.write_whole(options.file, text)
-    except DigitcnnError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nInterrupted; nothing was written.", file=sys.stderr)
-        return 130
-    return 0
-
-
-if __name__ == "__main__":
-    os.environ.setdefault("DIGITCNN_PROFILE", "full")
-    sys.exit(main(sys.argv[1:]))

@@ -49,26 +49,19 @@ def main(arguments: list) -> int:
         return 2
     with contextlib.suppress(ValueError):  # a thread gets no signals
         signal.signal(signal.SIGTERM, interrupt)
-    try:
+
+    def work() -> None:
         if task == "preview":
             preview()
-        else:
-            with environment.only_one("render"):
-                try:
-                    tidy()
-                    tasks[task](*map(document_of, filter(None, chosen)))
-                finally:
-                    tidy()
-    except SetupError as error:
-        print(f"make {task}: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"make {task}: {error}; fix that, then start again.", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nInterrupted; start it again.", file=sys.stderr)
-        return 130
-    return 0
+            return
+        with environment.only_one("render"):
+            try:
+                tidy()
+                tasks[task](*map(document_of, filter(None, chosen)))
+            finally:
+                tidy()
+
+    return environment.status_of(f"make {task}", work)
 
 
 def interrupt(*about: object) -> None:

@@ -38,10 +38,6 @@ MARKS = "'’‘ʼʻ·・׳״"  # signs in the place of letters
 RESERVED = re.compile(r"(?i)(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])")  # by Windows
 
 
-class Incomplete(Exception):
-    """What is missing from a submission, as a list of sentences."""
-
-
 # What was typed ----------------------------------------------------------------------------------
 
 
@@ -122,27 +118,18 @@ def main(arguments: list) -> int:
         print(__doc__, file=sys.stderr)
         return 2
     name, roll, date, draft = [*arguments, "", ""][:4]
-    try:
-        name = checked(name, "NAME", "Ada Lovelace", " -.,\u200c\u200d")
-        roll = checked(roll, "ROLL", "M23-001", " -_.")
-        stem, day = stem_of(name, roll), day_of(date)
+
+    def work() -> None:
+        named = checked(name, "NAME", "Ada Lovelace", " -.,\u200c\u200d")
+        number = checked(roll, "ROLL", "M23-001", " -_.")
+        stem, day = stem_of(named, number), day_of(date)
         with environment.only_one("render"):
-            submit(name, roll, stem, day, bool(draft))
-    except Incomplete as problem:
-        lines = problem.args[0]
-        print(f"make submission: nothing was packed, {len(lines)} to mend:", file=sys.stderr)
-        print("\n".join(f"- {line}" for line in lines), file=sys.stderr)
-        return 1
-    except (SetupError, files.DigitcnnError) as error:
-        print(f"make submission: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"make submission: {error}; mend that, then start again.", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nInterrupted; nothing was packed.", file=sys.stderr)
-        return 130
-    return 0
+            try:
+                submit(named, number, stem, day, bool(draft))
+            except files.DigitcnnError as error:
+                raise SetupError(str(error)) from error
+
+    return environment.status_of("make submission", work)
 
 
 # The steps ---------------------------------------------------------------------------------------
@@ -193,9 +180,10 @@ def say(number: int, what: str) -> None:
 
 
 def stop_if(problems: list[str]) -> None:
-    """Raise `Incomplete` if there are any problems."""
+    """Raise a `SetupError` that lists the problems if there are any."""
     if problems:
-        raise Incomplete(problems)
+        lines = "\n- ".join([f"nothing was packed, {len(problems)} to mend:", *problems])
+        raise SetupError(lines)
 
 
 def training_needed(draft: bool) -> list[str]:

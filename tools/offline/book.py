@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,9 +63,12 @@ def items(config: dict) -> list[dict]:
 
 def option(key: str, config: dict, default=None):
     """An option of the project, or of its HTML format."""
-    formats = config.get("format")
-    nested = formats.get("html") if isinstance(formats, dict) else None
-    return config.get(key, (nested if isinstance(nested, dict) else {}).get(key, default))
+    return config.get(key, of_format(config, "html").get(key, default))
+
+
+def of_format(config: dict, name: str) -> dict:
+    """The options of a format, by Quarto's name for it."""
+    return (config.get("format") or {}).get(name) or {}
 
 
 def book_info(config: dict) -> dict:
@@ -74,11 +76,6 @@ def book_info(config: dict) -> dict:
     book = config.get("book") or {}
     authors = book.get("author") or []
     date = str(book.get("date") or "")
-    if date in ("today", "now", "last-modified"):
-        epoch = os.environ.get("SOURCE_DATE_EPOCH")  # for reproducible builds
-        now = datetime.datetime.now(datetime.UTC)
-        date = (datetime.datetime.fromtimestamp(int(epoch), datetime.UTC) if epoch else now).date()
-        date = date.isoformat()
     if re.fullmatch(r"\d{4}-\d\d-\d\d", date):
         day = datetime.date.fromisoformat(date)
         date = f"{day.day} {day:%B %Y}"
@@ -161,17 +158,3 @@ def load_document(root: Path, item: dict, fmt: str, freeze: Path | None, config:
         "code_fold": str(option("code-fold", config, False)).lower(),
         "code_summary": str(option("code-summary", config, "Code")),
     }
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as out:
-            out.write(data)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -15,15 +15,17 @@ import re
 import shutil
 from pathlib import Path
 
+from digitcnn import files
+
 from .book import (
     FORMATS,
     Problem,
     document_hash,
     load_config,
+    of_format,
     option,
     passages,
     read_source,
-    write_whole,
 )
 
 INLINE = re.compile(r"(?<!`)`\{python\}\s+([^`\n]+)`")
@@ -66,14 +68,7 @@ def execute(
     environment = {
         **os.environ,
         "QUARTO_PROJECT_ROOT": str(root),
-        "QUARTO_PROJECT_DIR": str(root),
-        "QUARTO_DOCUMENT_PATH": str(qmd_path.parent),
         "QUARTO_DOCUMENT_FILE": qmd_path.name,
-        "QUARTO_PROFILE": ",".join(profiles),
-        "QUARTO_FIG_WIDTH": str(size["width"]),
-        "QUARTO_FIG_HEIGHT": str(size["height"]),
-        "QUARTO_FIG_DPI": str(size["dpi"]),
-        "QUARTO_FIG_FORMAT": "svg",
         **dict(more),
     }
     texts: dict[str, list[str]] = {fmt: [] for fmt in FORMATS}
@@ -104,20 +99,18 @@ def execute(
         told = run(last, "the last cell").outputs[-1].text if last else ""
     shutil.rmtree(folder, ignore_errors=True)
     for file, data in figures.items():
-        write_whole(folder / FIGURES / file, data)
+        files.write_whole(folder / FIGURES / file, data)
     for fmt, ending in FORMATS.items():
         result = {"engine": "jupyter", "markdown": "".join(texts[fmt])}
         result |= {"supporting": [f"{qmd_path.stem}_files"], "filters": [], "includes": {}}
         data = json.dumps({"hash": document_hash(qmd_path), "result": result}, indent=2)
-        write_whole(folder / "execute-results" / f"{ending}.json", data.encode())
+        files.write_whole(folder / "execute-results" / f"{ending}.json", data)
     return told
 
 
 def execution(fmt: str, config: dict) -> dict:
     """Options of cells in a format, of which its own count before those of all formats."""
-    formats = config.get("format")
-    own = (formats if isinstance(formats, dict) else {}).get("typst" if fmt == "pdf" else fmt)
-    own = own if isinstance(own, dict) else {}
+    own = of_format(config, "typst" if fmt == "pdf" else fmt)
     return ON | (config.get("execute") or {}) | {key: own[key] for key in ON if key in own}
 
 

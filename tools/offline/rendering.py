@@ -12,6 +12,8 @@ import tempfile
 import urllib.parse
 from pathlib import Path
 
+from digitcnn import files
+
 from .book import (
     FORMATS,
     Problem,
@@ -19,9 +21,9 @@ from .book import (
     items,
     load_config,
     load_document,
+    of_format,
     option,
     output_stem,
-    write_whole,
 )
 
 HERE = Path(__file__).resolve().parent
@@ -133,10 +135,8 @@ def to_html(job: dict, config: dict, root: Path, banner: str, pdf: str, resource
 def to_typst(job: dict, config: dict, root: Path, banner: str) -> str:
     """The book in Typst's markup, in the template that Quarto uses too."""
     info = about_book(config)
-    formats = config.get("format")
-    own = formats.get("typst") if isinstance(formats, dict) else None
     about = {**info, "by-author": [{"name": {"literal": name}} for name in info["author"]]}
-    about["toc-depth"] = (own if isinstance(own, dict) else {}).get("toc-depth", 2)
+    about["toc-depth"] = of_format(config, "typst").get("toc-depth", 2)
     about["banner"] = escaped(banner)
     parts = [HERE / "definitions.typ", ASSETS / "page.typ", ASSETS / "typst-show.typ"]
     template = "\n".join([*(path.read_text("utf-8") for path in parts), "$body$"])
@@ -196,11 +196,11 @@ def render(
             resources = [path.relative_to(root) for path in found]
             path, data = output / "index.html", to_html(job, config, root, banner, pdf, resources)
             for name in resources:
-                write_whole(output / name, (root / name).read_bytes())
+                files.write_whole(output / name, (root / name).read_bytes())
         else:
             path = output / pdf
             data = to_pdf(to_typst(job, config, root, banner), Path(work))
-    write_whole(path, data)
+    files.write_whole(path, data)
     return path
 
 
@@ -216,7 +216,7 @@ def render_page(
     with tempfile.TemporaryDirectory() as work:
         job = new_job(docs, "html", root, work, profiles) | {"only": file}
         page = to_html(job, config, root, banner, "", [])
-    write_whole(path, page)
+    files.write_whole(path, page)
     return path
 
 
@@ -246,7 +246,7 @@ def main(argv: list[str] | None = None) -> int:
             paths = (render(root, fmt, freeze, output, *about) for fmt in args.to or FORMATS)
         for path in paths:
             print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
-    except Problem as problem:
+    except (Problem, files.DigitcnnError) as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 1
     except ImportError as err:
