@@ -122,31 +122,21 @@ def load_model(run: str | RunConfig) -> DigitCNN:
             )
     tensors, about = read_tensors(path)
     if about.get("kind") != "weights":
-        raise DigitcnnError(f"{files.shown(path)} holds no finished model: run `make train`.")
+        raise files.unusable(path, "holds no finished model", "run `make train`")
     known = runs.has_manifest(run.data)
     current = runs.ingredients(run) if known else {"code": files.fingerprint(runs.code(run))}
     if changed := differences(stored_value(path, about, "ingredients"), current):
-        raise DigitcnnError(f"{files.shown(path)} is stale ({changed}): run `make train`.")
+        raise files.unusable(path, f"is stale ({changed})", "run `make train`")
     if broken := [name for name, value in tensors.items() if not torch.isfinite(value).all()]:
-        raise DigitcnnError(
-            f"{files.shown(path)} holds weights that are not finite ({broken[0]}): delete it and "
-            "run `make train`."
-        )
-    if (
-        record_path(run).is_file()
-        and runs.read_record(run).get("weights_sha256") != (about["checksum"])
-    ):
-        raise DigitcnnError(
-            f"{files.shown(path)} holds other weights than the record of {run.id} names: delete it "
-            "and run `make train`."
-        )
+        raise files.unusable(path, f"holds weights that are not finite ({broken[0]})")
+    named = runs.read_record(run)["weights_sha256"] if record_path(run).is_file() else None
+    if named not in (None, about["checksum"]):
+        raise files.unusable(path, f"holds other weights than the record of {run.id} names")
     model = build_model(run)
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
-        raise DigitcnnError(
-            f"{files.shown(path)} is of another architecture: delete it and run `make train`."
-        ) from error
+        raise files.unusable(path, "is of another architecture") from error
     model.to(pick_device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model.eval()
 
@@ -239,10 +229,8 @@ def compute(
             try:
                 restore(training, state)
             except (KeyError, RuntimeError, ValueError, TypeError) as error:
-                raise DigitcnnError(
-                    f"{files.shown(checkpoint_path(run))} is of another architecture: delete it to "
-                    "train from the start."
-                ) from error
+                path, remedy = checkpoint_path(run), "delete it to train from the start"
+                raise files.unusable(path, "is of another architecture", remedy) from error
 
     training = learn(run, source, pick_device(), before=resume, after_epoch=save)
     model = cast(DigitCNN, training.averaged.module)

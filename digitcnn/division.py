@@ -89,9 +89,7 @@ def _labels(name: str, profile: str, results: str) -> Labels:
         return Labels(source.labels, source.official_test)
     kept = files.read_arrays(path)
     if str(kept.get("digest")) != runs.manifest(name)["digest"]:
-        raise files.DigitcnnError(
-            f"{files.shown(path)} is damaged: delete it and run `digitcnn data {name}`."
-        )
+        raise files.unusable(path, "is damaged", f"delete it and run `digitcnn data {name}`")
     return Labels(kept["labels"].astype(np.int64), kept["official_test"])
 
 

@@ -107,6 +107,11 @@ def shown(path: Path) -> str:
         return str(path)
 
 
+def unusable(path: Path, why: str, remedy: str = "delete it and run `make train`") -> DigitcnnError:
+    """The sentence on a file that cannot be used: why, and what to do about it."""
+    return DigitcnnError(f"{shown(path)} {why}: {remedy}.")
+
+
 def left_out() -> dict[str, str]:
     """The digests of the files that a submission was packed without, by path; elsewhere none."""
     path = project_root() / LEFT_OUT
@@ -174,18 +179,13 @@ def read_json(path: Path, remedy: str = "run `make train` to make it") -> dict:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DigitcnnError(f"{shown(path)} is missing: {remedy}.") from None
+        raise unusable(path, "is missing", remedy) from None
     except (OSError, ValueError, RecursionError) as error:
-        raise DigitcnnError(
-            f"{shown(path)} cannot be read ({_first_line(error)}): delete it, then {remedy}."
-        ) from error
+        what = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        raise unusable(path, f"cannot be read ({what})", f"delete it, then {remedy}") from error
     if not isinstance(value, dict):
-        raise DigitcnnError(f"{shown(path)} is damaged: delete it, then {remedy}.")
+        raise unusable(path, "is damaged", f"delete it, then {remedy}")
     return value
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:160]
 
 
 def noted(path: Path) -> Path:

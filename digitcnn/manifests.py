@@ -9,6 +9,7 @@ import functools
 from pathlib import Path
 
 from . import files
+from .config import SPLITS
 
 MANIFEST_NAMES = {"name", "copy", "file_md5", "images", "official_test", "digest", "divisions"}
 PART_NAMES = {"images", "indices_sha256", "class_counts"}
@@ -24,17 +25,12 @@ def manifest(data: str) -> dict:
 
     Raises `DigitcnnError` if it is missing or damaged; its counts have to add up.
     """
-    path = _manifest_path(data, files.results_root())
+    path = files.cache_path("data", f"{data}.json")
     try:
         state = path.stat()
     except OSError:
         return _manifest(data, path, 0, 0)
     return _manifest(data, path, state.st_mtime_ns, state.st_ino)
-
-
-@functools.lru_cache(maxsize=8)
-def _manifest_path(data: str, root: Path) -> Path:
-    return root / "cache" / "data" / f"{data}.json"
 
 
 @functools.lru_cache(maxsize=8)
@@ -44,22 +40,16 @@ def _manifest(data: str, path: Path, modified: int, inode: int) -> dict:
     try:
         whole = isinstance(found["digest"], str) and found.keys() <= MANIFEST_NAMES
         for division in found["divisions"].values():
-            parts = list(division.values())
-            whole = whole and division.keys() == {"train", "validation", "test"}
-            total = sum(part["images"] for part in parts)
-            whole = (
-                whole
-                and all(isinstance(part["indices_sha256"], str) for part in parts)
-                and all(sum(part.get("class_counts", [])) in (0, part["images"]) for part in parts)
-                and found.get("images", total) == total
-                and all(part.keys() <= PART_NAMES for part in parts)
-            )
+            total = sum(part["images"] for part in division.values())
+            whole = whole and division.keys() == set(SPLITS) and found.get("images", total) == total
+            for part in division.values():
+                whole = whole and part.keys() <= PART_NAMES
+                whole = whole and isinstance(part["indices_sha256"], str)
+                whole = whole and sum(part.get("class_counts", [])) in (0, part["images"])
     except (KeyError, TypeError, AttributeError):
         whole = False
     if not whole:
-        raise files.DigitcnnError(
-            f"{files.shown(path)} is damaged: run `digitcnn data {data}` to make it again."
-        )
+        raise files.unusable(path, "is damaged", f"run `digitcnn data {data}` to make it again")
     return found
 
 
@@ -67,8 +57,7 @@ def split_sizes(data: str, division: str = "pooled") -> dict[str, dict]:
     """What the manifest says of each split: ``images``, ``class_counts``, ``indices_sha256``."""
     divisions = manifest(data)["divisions"]
     if division not in divisions:
-        path = files.shown(files.cache_path("data", f"{data}.json"))
-        raise files.DigitcnnError(
-            f"{path} knows no division {division!r}: run `digitcnn data {data}` to make it again."
-        )
+        path = files.cache_path("data", f"{data}.json")
+        remedy = f"run `digitcnn data {data}` to make it again"
+        raise files.unusable(path, f"knows no division {division!r}", remedy)
     return divisions[division]

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 
 from . import files, runs
-from .files import DigitcnnError
 from .runs import RunConfig
 
 COLUMNS = ("epoch", "loss", "accuracy", "precision", "recall")  # of a metrics file
@@ -46,10 +45,7 @@ def read_metrics(path: Path, digest: str | None) -> pd.DataFrame:
     except (OSError, ValueError):
         text = ""
     if sha256(text) != digest:
-        raise DigitcnnError(
-            f"{files.shown(path)} is damaged: delete its folder and run `make train` to make it "
-            "again."
-        )
+        raise files.unusable(path, "is damaged", "delete its folder and run `make train`")
     return pd.read_csv(io.StringIO(text), sep="\t").astype(dict.fromkeys(COLUMNS[1:], float))
 
 
@@ -61,20 +57,16 @@ def answers(run: str | RunConfig) -> dict[str, np.ndarray]:
     run = runs.get(run)
     about, path = record(run), runs.answers_path(run)
     if not path.is_file():  # else `record` would have trained it
-        raise DigitcnnError(
-            f"{files.shown(path)} was left out of this submission: `digitcnn train {run.id}` makes "
-            "it again, after it was deleted from left-out.json."
-        )
+        remedy = f"delete it from {files.LEFT_OUT} and run `digitcnn train {run.id}`"
+        raise files.unusable(path, "was left out of this submission", remedy)
     arrays = files.read_arrays(path)
     said = {name: str(arrays.pop(name, "")) for name in ("key", "copy", "weights_sha256")}
     if (
         said["weights_sha256"] != about["weights_sha256"]
         or files.arrays_digest(arrays) != about["answers_sha256"]
     ):
-        raise DigitcnnError(
-            f"{files.shown(path)} is damaged or of another training: delete it and run "
-            f"`digitcnn train {run.id}`."
-        )
+        remedy = f"delete it and run `digitcnn train {run.id}`"
+        raise files.unusable(path, "is damaged or of another training", remedy)
     return arrays
 
 

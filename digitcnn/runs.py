@@ -359,7 +359,7 @@ def read_record(run: RunConfig) -> dict:
     about = files.read_json(path)
     whole = about.pop("checksum", None) == files.fingerprint(about)
     if not (whole and isinstance(about.get("ingredients"), dict)):
-        raise files.DigitcnnError(f"{files.shown(path)} is damaged: delete it, run `make train`.")
+        raise files.unusable(path, "is damaged")
     return about
 
 

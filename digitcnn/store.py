@@ -71,7 +71,7 @@ def digest_of(token: str) -> str:
     if kind == "result":
         path = files.cache_path(*f"{rest}.npz".split("/"))
         if not path.is_file():
-            raise DigitcnnError(f"{files.shown(path)} is missing: `make report` makes it again.")
+            raise files.unusable(path, "is missing", "`make report` makes it again")
         return read(path, only_about=True)[1]["checksum"][:16]
     if kind == "file":
         path = files.project_root() / rest
@@ -121,7 +121,7 @@ class Stored:
         """The result from its file. Raises `DigitcnnError` if it is missing or stale."""
         path = self.path(*args)
         if why := stale(path, self._inputs(*args)):
-            raise DigitcnnError(f"{files.shown(path)} is {why}: `make report` makes it again.")
+            raise files.unusable(path, f"is {why}", "`make report` makes it again")
         return read(path)[0]
 
     @staticmethod
@@ -182,9 +182,7 @@ def read(path: Path, only_about: bool = False) -> tuple[Arrays, dict]:
     except (KeyError, ValueError, TypeError, AttributeError):
         whole = False
     if not whole:
-        raise DigitcnnError(
-            f"{files.shown(path)} is damaged: delete it, and the next `make report` makes it again."
-        )
+        raise files.unusable(path, "is damaged", "delete it, and `make report` makes it again")
     return arrays, about
 
 

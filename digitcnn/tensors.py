@@ -15,7 +15,6 @@ from safetensors.torch import save as tensor_bytes
 from torch import Tensor
 
 from . import files
-from .files import DigitcnnError
 
 FORMAT = "digitcnn-2"
 
@@ -25,40 +24,33 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         payload = path.read_bytes()
     except FileNotFoundError:
-        raise DigitcnnError(f"{files.shown(path)} is missing: run `make train`.") from None
+        raise files.unusable(path, "is missing", "run `make train`") from None
     except OSError as error:
-        raise DigitcnnError(
-            f"{files.shown(path)} cannot be read ({error.strerror}): mend its permissions."
-        ) from error
+        what = f"cannot be read ({error.strerror})"
+        raise files.unusable(path, what, "mend its permissions") from error
     try:
         tensors = parse_tensors(payload)
         length = int.from_bytes(payload[:8], "little")
         about = json.loads(payload[8 : 8 + length])["__metadata__"]
         found = checksum(tensors)
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise DigitcnnError(
-            f"{files.shown(path)} is damaged or no safetensors file: delete it, run `make train`."
-        ) from error
+        raise files.unusable(path, "is damaged or no safetensors file") from error
     if about.get("format") != FORMAT:
-        raise DigitcnnError(
-            f"{files.shown(path)} has the format {about.get('format')!r}, this version reads "
-            f"{FORMAT}: delete it and run `make train`."
+        raise files.unusable(
+            path, f"has the format {about.get('format')!r}, this version reads {FORMAT}"
         )
     seal = about.pop("metadata_checksum", None)
     if about.get("checksum") != found or seal != files.fingerprint(about):
-        raise DigitcnnError(f"{files.shown(path)} is damaged: delete it and run `make train`.")
+        raise files.unusable(path, "is damaged")
     return tensors, about
 
 
 def stored_value(path: Path, about: dict[str, str], name: str) -> Any:
     """A JSON value of a file's metadata. Raises `DigitcnnError` if it is missing or damaged."""
     try:
-        value = json.loads(about[name])
+        return json.loads(about[name])
     except (KeyError, ValueError):
-        value = None
-    if not isinstance(value, dict | list):
-        raise DigitcnnError(f"{files.shown(path)} is damaged: delete it and run `make train`.")
-    return value
+        raise files.unusable(path, "is damaged") from None
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, str]) -> None:
