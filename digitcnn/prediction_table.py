@@ -133,9 +133,6 @@ def _read(options: argparse.Namespace, model_name: str) -> tuple[list, list, int
 
 def _checked(options: argparse.Namespace) -> tuple[str, str]:
     """Names of the data and of the model; raises `DigitcnnError` if the arguments do not fit."""
-    words = [*options.images, options.model or "", options.data or ""]
-    if not all(word.isprintable() for word in words):
-        raise DigitcnnError("An argument holds control characters: type plain names only.")
     if bool(options.images) == (options.random is not None):
         raise DigitcnnError("Name picture files, or give --random N, one of the two.")
     if options.random is None and (options.data or options.seed is not None):

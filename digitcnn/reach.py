@@ -111,10 +111,14 @@ def _bound(node: ast.stmt) -> set[str]:
 @functools.cache
 def module(name: str) -> Module | None:
     """A module of this package by its dotted name within it; None if there is none."""
-    path = _PACKAGE.joinpath(*name.split("."))
-    folder = name if path.is_dir() else name.rpartition(".")[0]
-    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    path = _path(name)
+    folder = name if path.name == "__init__.py" else name.rpartition(".")[0]
     return Module(name, path.read_text(encoding="utf-8"), folder) if path.is_file() else None
+
+
+def _path(name: str) -> Path:
+    path = _PACKAGE.joinpath(*name.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
 def read_now() -> None:
@@ -290,8 +294,7 @@ def _definition(where: str, name: str, keys: frozenset[str] | None) -> tuple[str
 
 def text_digest(name: str) -> str | None:
     """Digest of a module's text as it stands; None if there is none."""
-    path = _PACKAGE.joinpath(*name.split("."))
-    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    path = _path(name)
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else None
 
 

@@ -198,10 +198,7 @@ def freshen(documents: list[str], profiles: tuple[str, ...] = (), again: bool = 
         import nbclient  # noqa: F401
     except ImportError:
         raise DigitcnnError(
-            f"{waiting[0]} and {len(waiting) - 1} more have to be executed, which needs the full "
-            "environment: run `python3 tools/environment.py full`."
-            if len(waiting) > 1
-            else f"{waiting[0]} has to be executed, which needs the full environment: run "
+            f"To be executed: {', '.join(waiting)}, which needs the full environment: run "
             "`python3 tools/environment.py full`."
         ) from None
     config = offline.load_config(root, list(profiles))
