@@ -154,13 +154,13 @@ def quick(document: str = "") -> None:
     names = {"DIGITCNN_PROFILE": "quick", "DIGITCNN_ROOT": str(project), "DIGITCNN_TRAIN": ""}
     print(f"{BANNER}.")
     if document:
-        step("execute.py", project, document, "--profile", "quick", **names)
+        step("execute.py", project, document, **names)
         page = target / f"{Path(document).name}.html"
         step("offline", project, "--page", document, "--output", str(page), "--banner", BANNER)
         announce("Quick page", [page], began)
         return
     step("train", project, "--all", **names)
-    step("execute.py", project, "--profile", "quick", **names)
+    step("execute.py", project, **names)
     render(project, quarto, project / "_book.new", profile="quick", **names)
     html, pdf = check(project / "_book.new")
     (project / "_book.new").rename(target / "book")

@@ -12,13 +12,15 @@ from pathlib import Path
 
 import yaml
 
+from digitcnn.files import DigitcnnError
+
 FORMATS = {"html": "html", "pdf": "typ"}  # the name of the frozen file: the ending of the output
 CELL = re.compile(
     r"^([\t >]*)(```+)\s*\{python\b[^}\n]*\}[ \t]*\n(.*?)^\1\2[ \t]*$", re.MULTILINE | re.DOTALL
 )
 
 
-class Problem(Exception):
+class Problem(DigitcnnError):
     """Something the user has to put right; its text is the whole message."""
 
 
@@ -40,14 +42,12 @@ def read_yaml(path: Path) -> dict:
         raise Problem(f"{path.name} is not valid YAML: {' '.join(str(err).split())}.") from err
 
 
-def load_config(root: Path, profiles: list[str]) -> dict:
-    """Read ``_quarto.yml`` and merge the files of the active profiles over it."""
+def load_config(root: Path, profile: str = "") -> dict:
+    """Read ``_quarto.yml`` and merge the file of the active profile over it."""
     if not (root / "_quarto.yml").exists():
         raise Problem(f"{root} has no _quarto.yml; give the project's folder with --project.")
     config = read_yaml(root / "_quarto.yml")
-    for profile in reversed(profiles):
-        config = merge(config, read_yaml(root / f"_quarto-{profile}.yml"))
-    return config
+    return merge(config, read_yaml(root / f"_quarto-{profile}.yml")) if profile else config
 
 
 def items(config: dict) -> list[dict]:

@@ -51,7 +51,7 @@ OWN = {"label", "fig-cap", "fig-alt", "tbl-cap", "tbl-colwidths", "code-fold", "
 
 
 def execute(
-    qmd_path: Path, folder: Path, root: Path, config=None, profiles=(), first="", last="", more=()
+    qmd_path: Path, folder: Path, root: Path, config=None, first="", last="", more=()
 ) -> str:
     """Run a document's Python cells in one kernel and write frozen results for both formats.
 
@@ -59,7 +59,7 @@ def execute(
     returned is what the last one prints. `more` is added to the kernel's environment.
     """
     qmd_path, root = Path(qmd_path).resolve(), root.resolve()
-    config = load_config(root, list(profiles)) if config is None else config
+    config = load_config(root) if config is None else config
     name = qmd_path.relative_to(root).as_posix()
     source = read_source(qmd_path, root)
     defaults = {fmt: execution(fmt, config) for fmt in FORMATS}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import subprocess
 import sys
@@ -61,10 +60,10 @@ def run_pandoc(job: dict, config: dict, root: Path, extra: list[str]) -> tuple[s
     return done.stdout, report
 
 
-def new_job(docs: list, fmt: str, root: Path, work: str, profiles=()) -> dict:
+def new_job(docs: list, fmt: str, root: Path, work: str) -> dict:
     """What book.lua needs of the whole book."""
     kind = "html" if fmt == "html" else "typst"
-    return {"format": kind, "root": str(root), "work": work, "docs": docs, "profiles": [*profiles]}
+    return {"format": kind, "root": str(root), "work": work, "docs": docs}
 
 
 def references(docs: list, fmt: str, root: Path, config: dict) -> dict:
@@ -182,14 +181,12 @@ def to_pdf(text: str, work: Path) -> bytes:
     return pdf
 
 
-def render(
-    root: Path, fmt: str, freeze: Path, output: Path, config: dict, banner="", profiles=()
-) -> Path:
+def render(root: Path, fmt: str, freeze: Path, output: Path, config: dict, banner: str) -> Path:
     """Render one format, "html" or "pdf", and return the file written."""
     docs = [load_document(root, item, fmt, freeze, config) for item in items(config)]
     pdf = f"{output_stem(config, root)}.pdf"
     with tempfile.TemporaryDirectory() as work:
-        job = new_job(docs, fmt, root, work, profiles)
+        job = new_job(docs, fmt, root, work)
         if fmt == "html":
             patterns = (config.get("project") or {}).get("resources") or []
             found = [path for each in patterns for path in sorted(root.glob(each.lstrip("/")))]
@@ -205,7 +202,7 @@ def render(
 
 
 def render_page(
-    root: Path, document: str, freeze: Path, path: Path, config: dict, banner="", profiles=()
+    root: Path, document: str, freeze: Path, path: Path, config: dict, banner: str
 ) -> Path:
     """Render one document alone as HTML; what it refers to elsewhere is only numbered."""
     file = f"{document}.qmd"
@@ -214,7 +211,7 @@ def render_page(
         for item in items(config)
     ]
     with tempfile.TemporaryDirectory() as work:
-        job = new_job(docs, "html", root, work, profiles) | {"only": file}
+        job = new_job(docs, "html", root, work) | {"only": file}
         page = to_html(job, config, root, banner, "", [])
     files.write_whole(path, page)
     return path
@@ -226,27 +223,24 @@ def main(argv: list[str] | None = None) -> int:
     project = HERE.parents[1]
     parser.add_argument("--project", type=Path, default=project, help="folder of _quarto.yml")
     parser.add_argument("--to", choices=[*FORMATS], action="append", help="format (default: both)")
-    profile = os.environ.get("QUARTO_PROFILE", "")
-    parser.add_argument("--profile", default=profile, help="profiles, with commas between them")
+    parser.add_argument("--profile", default="", help="of _quarto-PROFILE.yml")
     parser.add_argument("--freeze", type=Path, help="folder of frozen results (default: _freeze)")
     parser.add_argument("--output", type=Path, help="output folder (default: the project's)")
     parser.add_argument("--page", metavar="DOCUMENT", help="one document alone, as HTML")
     parser.add_argument("--banner", default="", help="text to show on every page")
     args = parser.parse_args(argv)
     root = args.project.resolve()
-    profiles = [p.strip() for p in args.profile.split(",") if p.strip()]
     try:
-        config = load_config(root, profiles)
+        config = load_config(root, args.profile)
         freeze = (args.freeze or root / "_freeze").resolve()
         output = args.output or root / (config.get("project") or {}).get("output-dir", "_book")
-        about = (config, args.banner, profiles)
-        if args.page:
-            paths = [render_page(root, args.page, freeze, args.output, *about)]
-        else:
-            paths = (render(root, fmt, freeze, output, *about) for fmt in args.to or FORMATS)
-        for path in paths:
+        for fmt in ["html"] if args.page else args.to or FORMATS:
+            if args.page:
+                path = render_page(root, args.page, freeze, output, config, args.banner)
+            else:
+                path = render(root, fmt, freeze, output, config, args.banner)
             print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
-    except (Problem, files.DigitcnnError) as problem:
+    except files.DigitcnnError as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 1
     except ImportError as err:
