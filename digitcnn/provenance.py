@@ -150,10 +150,11 @@ def options_digest() -> str:
     return files.fingerprint(found)
 
 
-def _executing(options: dict) -> dict:
-    """Of options, those that say how cells are executed."""
+def _executing(options: dict | str) -> dict:
+    """Of options (or "default"), those that say how cells are executed."""
     kinds = ("execute", "jupyter", "engine", "echo", "eval")
-    return {k: v for k, v in options.items() if k in kinds or k.startswith("fig-")}
+    found = options.items() if isinstance(options, dict) else ()
+    return {k: v for k, v in found if k in kinds or k.startswith("fig-")}
 
 
 def frozen_files(folder: Path) -> dict[str, str | None]:

@@ -68,7 +68,8 @@ def option(key: str, config: dict, default=None):
 
 def of_format(config: dict, name: str) -> dict:
     """The options of a format, by Quarto's name for it."""
-    return (config.get("format") or {}).get(name) or {}
+    own = (config.get("format") or {}).get(name)
+    return own if isinstance(own, dict) else {}  # "default" stands for none
 
 
 def book_info(config: dict) -> dict:
