@@ -63,11 +63,6 @@ def needed(group: str) -> list[RunConfig]:
     return [run for run in every if runs.keeps_weights(run)] if group == "imbalance" else every
 
 
-def missing(group: str) -> list[RunConfig]:
-    """Those of the `needed` runs that are not current."""
-    return [run for run in needed(group) if runs.stale(run)]
-
-
 def hours(absent: list[RunConfig]) -> str:
     """What training some runs would take, in words."""
     jobs = min(status.cores(), len(absent))
@@ -93,7 +88,7 @@ def cells(draft: bool = False) -> list:
                 module, _, names = about.partition(": ")
                 made.append(v4.new_code_cell(source(module, names.split())))
                 made[-1].metadata["digitcnn"] = about
-            elif kind == "needs" and (absent := missing(about)):
+            elif kind == "needs" and (absent := [r for r in needed(about) if runs.stale(r)]):
                 lacking[about] = absent
                 words = f"*Not here yet: the results of {len(absent)} runs that are to be trained.*"
                 made.append(v4.new_markdown_cell(words))

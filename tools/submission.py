@@ -159,7 +159,12 @@ def submit(name: str, roll: str, stem: str, day: datetime.date, draft: bool) -> 
     say(5, "archive")
     sources, left_out = archive.project(author, day, sum(map(archive.packed_size, packed.values())))
     packed |= {f"project/{where}": content for where, content in sources.items()}
-    packed["README.md"] = archive.readme(f"{author}, {day}", book()["title"], left_out).encode()
+    about = {
+        "who": f"{author}, {day}",
+        "title": book()["title"],
+        "left_out": archive.words(left_out),
+    }
+    packed["README.md"] = archive.README.format(**about).encode()
     stop_if(archive.problems(packed))
     path = ROOT / os.fsdecode(f"{stem}.zip".encode())
     files.write_whole(path, archive.zipped(stem, packed, day))
@@ -169,8 +174,8 @@ def submit(name: str, roll: str, stem: str, day: datetime.date, draft: bool) -> 
     size = path.stat().st_size
     limit = archive.LIMIT / 1e6
     fits = "fits a mail" if size <= archive.LIMIT else f"too large for a mail (at most {limit:.0f})"
-    out = archive.words(left_out)
-    print(f"{stem}.zip: {size / 1e6:.1f} MB, {fits}; left out: the data sets, the web pages{out}.")
+    out = f"the data sets, the web pages{about['left_out']}"
+    print(f"{stem}.zip: {size / 1e6:.1f} MB, {fits}; left out: {out}.")
     return path
 
 
