@@ -17,7 +17,9 @@ from torch import Tensor, nn
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
     "leaky-relu": nn.LeakyReLU,
+    "elu": nn.ELU,
     "gelu": nn.GELU,
+    "silu": nn.SiLU,
     "tanh": nn.Tanh,
 }
 CLASSES = 10
