@@ -7,6 +7,7 @@ module, their real source becomes the cell. ``DIGITCNN_PROFILE=quick`` makes it 
 from __future__ import annotations
 
 import ast
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable
@@ -16,6 +17,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import environment  # noqa: E402
+import offline  # noqa: E402
 
 from digitcnn import runs, status  # noqa: E402
 from digitcnn.files import DigitcnnError  # noqa: E402
@@ -26,7 +28,6 @@ NAME = "Assignment-2.ipynb"
 LARGEST = 3_000_000  # bytes
 MARKER = re.compile(r"^# %%(?: +(\[markdown\]|source|needs)(?: +(.*))?)?$", re.MULTILINE)
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
-LIMIT = 3600  # seconds a cell
 
 
 def source(module: str, names: Iterable[str]) -> str:
@@ -126,25 +127,14 @@ def execute(book, folder: Path, tell: Callable[[int, int], None] = lambda done, 
     Raises `DigitcnnError` that names the cell and the error. What is written to stderr (progress
     of downloads, warnings) is not kept.
     """
-    from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError
-
-    client = NotebookClient(
-        book, kernel_name="python3", timeout=LIMIT, record_timing=False,
-        resources={"metadata": {"path": str(folder)}},
-        extra_arguments=["--log-level=40"],  # else each start warns that it listens on localhost
-        on_cell_complete=lambda cell, cell_index: tell(cell_index + 1, len(book.cells)),
-    )  # fmt: skip
-    try:
-        client.execute()
-    except CellExecutionError as error:
-        last = next(c for c in reversed(book.cells) if c.get("outputs"))
-        first = next((line for line in last.source.splitlines() if line.strip()), "")
-        why = " ".join(f"{error.ename}: {error.evalue}".split())[:300].rstrip(".")
-        raise DigitcnnError(f"The notebook's cell {first!r} failed ({why}): fix that.") from error
-    for cell in book.cells:
-        if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+    with offline.kernel(NAME, folder, dict(os.environ)) as run:
+        for number, cell in enumerate(book.cells, start=1):
+            if cell.cell_type == "code":
+                first = next((line for line in cell.source.splitlines() if line.strip()), "")
+                done = run(cell.source, f"cell {first!r}")
+                cell.execution_count = done.execution_count
+                cell.outputs = [o for o in done.outputs if o.get("name") != "stderr"]
+            tell(number, len(book.cells))
 
 
 def build(draft: bool = False, tell: Callable[[int, int], None] = lambda done, of: None) -> str:
@@ -154,7 +144,6 @@ def build(draft: bool = False, tell: Callable[[int, int], None] = lambda done, o
     metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
     book = nbformat.v4.new_notebook(cells=cells(draft), metadata=metadata)
     execute(book, ROOT, tell)
-    book.metadata = metadata  # the kernel adds its version
     check(book)
     nbformat.validate(book)
     text = nbformat.writes(book) + "\n"

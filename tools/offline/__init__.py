@@ -9,9 +9,10 @@ refused by name.
 """
 
 from .book import FORMATS, Problem, items, load_config, load_document
-from .cells import execute
+from .cells import execute, kernel
 from .rendering import main, references
 
 __all__ = [
-    "FORMATS", "Problem", "execute", "items", "load_config", "load_document", "main", "references",
+    "FORMATS", "Problem", "execute", "items", "kernel", "load_config", "load_document", "main",
+    "references",
 ]  # fmt: skip

@@ -142,7 +142,8 @@ def kernel(name: str, folder: Path, environment: dict):
             client.execute_cell(cell, len(book.cells) - 1)
         except (CellExecutionError, DeadKernelError) as err:
             what = f"{getattr(err, 'ename', type(err).__name__)}: {getattr(err, 'evalue', err)}"
-            raise Problem(f"{name}, {where} failed with {' '.join(what.split())}") from None
+            what = " ".join(what.split())[:300].rstrip(".")
+            raise Problem(f"{name}, {where} failed ({what}): fix that.") from None
         outputs = []  # the kernel may send what a cell prints in several pieces
         for out in cell.outputs:
             last = outputs[-1] if outputs else {}
