@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
 from pathlib import Path
 
 from . import files
@@ -12,7 +12,7 @@ DATA = ("mnist", "svhn")
 SPLITS = ("train", "validation", "test")
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class RunConfig:
     """The whole configuration of a run; every field but the name and the group is in its key.
 

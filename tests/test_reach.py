@@ -238,7 +238,7 @@ def test_the_module_moved_a_field_and_an_entry_added_a_function_annotated(packag
     for change in (add_entries, annotate, comment, move_the_model):
         change(package)
     package.edit(
-        "runs", "    evaluate_every_epoch: bool = True\n",
+        "config", "    evaluate_every_epoch: bool = True\n",
         "    evaluate_every_epoch: bool = True\n"
         '    cutmix: float = dataclasses.field(default=0.0, metadata={"neutral": 0.0})\n',
     )  # fmt: skip
