@@ -149,7 +149,7 @@ def test_files_and_examples_in_a_browser(served, page, tmp_path, monkeypatch):
     notice = '$("notice").textContent'
     page.click("[data-view=photo]")
     page.choose_file("#file", text)
-    assert page.wait_for(notice).startswith("The file is not a readable picture")
+    assert page.wait_for(f"{RESTS} && {notice}").startswith("The file is not a readable picture")
     page.choose_file("#file", blank)
     page.wait_for(f'!{notice} && {SAID}.every(said => said === "Blank: no ink was found")')
     count = page.wait_for('all("#examples button").length')
@@ -163,7 +163,7 @@ def test_files_and_examples_in_a_browser(served, page, tmp_path, monkeypatch):
     page.open(served.url)
     page.wait_for(f"limit === 1000 && drawn.length && {RESTS}")
     page.choose_file("#file", huge)
-    assert page.wait_for(notice).startswith("The file is too large")
+    assert page.wait_for(f"{RESTS} && {notice}").startswith("The file is too large")
 
 
 def test_while_a_picture_is_read_no_earlier_answer_stands_beside_it(page):
