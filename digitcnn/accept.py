@@ -166,9 +166,9 @@ def _renew(run: RunConfig, because: str, evidence: dict) -> None:
     about |= {"key": runs.key(run), "ingredients": runs.ingredients(run), "code": runs.code(run)}
     about["accepted"] = [*about.get("accepted", []), change]
     path = runs.answers_path(run)
-    if not (kept := files.read_arrays(path)):
+    if not (answers := files.read_arrays(path)):
         raise files.unusable(path, "is damaged", f"delete it and run `digitcnn train {run.id}`")
-    files.write_arrays(path, kept | {"key": np.array(about["key"])})
+    files.write_arrays(path, answers | {"key": np.array(about["key"])})
     if runs.weights_path(run).is_file():
         found, old = tensors.read_tensors(runs.weights_path(run))
         kept = {"kind": old["kind"]} | {
