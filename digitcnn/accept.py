@@ -171,9 +171,6 @@ def _renew(run: RunConfig, because: str, evidence: dict) -> None:
     files.write_arrays(path, answers | {"key": np.array(about["key"])})
     if runs.weights_path(run).is_file():
         found, old = tensors.read_tensors(runs.weights_path(run))
-        kept = {"kind": old["kind"]} | {
-            k: v if isinstance(v, str) else json.dumps(v) for k, v in about.items()
-        }
-        tensors.write_tensors(runs.weights_path(run), found, kept)
+        tensors.write_tensors(runs.weights_path(run), found, about | {"kind": old["kind"]})
     files.write_json(runs.record_path(run), runs.sealed(about))
     assert not status.reason(run), run.id

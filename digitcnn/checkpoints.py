@@ -217,9 +217,8 @@ def compute(
     def save(training: Training) -> None:
         nonlocal began
         seconds.append(time.perf_counter() - began)
-        about = {"kind": "checkpoint", "run": run.id, "epoch": str(training.epoch)}
-        about["ingredients"] = json.dumps(ingredients, sort_keys=True)
-        about["seconds"] = json.dumps([round(value, 3) for value in seconds])
+        about = {"kind": "checkpoint", "run": run.id, "epoch": training.epoch}
+        about |= {"ingredients": ingredients, "seconds": [round(value, 3) for value in seconds]}
         write_tensors(checkpoint_path(run), state_of(training), about)
         after_epoch(run, training, seconds)
         began = time.perf_counter()
@@ -348,9 +347,8 @@ def store(outcome: Outcome) -> None:
     about = {name: np.array(record[name]) for name in ("key", "copy", "weights_sha256")}
     files.write_arrays(answers_path(run), about | outcome.answers)
     if outcome.weights:
-        metadata = {k: v if isinstance(v, str) else json.dumps(v) for k, v in record.items()}
         tensors = {name: torch.from_numpy(value) for name, value in outcome.weights.items()}
-        write_tensors(weights_path(run), tensors, metadata | {"kind": "weights"})
+        write_tensors(weights_path(run), tensors, record | {"kind": "weights"})
     files.write_json(record_path(run), runs.sealed(record))
     checkpoint_path(run).unlink(missing_ok=True)
 

@@ -53,12 +53,13 @@ def stored_value(path: Path, about: dict[str, str], name: str) -> Any:
         raise files.unusable(path, "is damaged") from None
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, str]) -> None:
-    """Write tensors with metadata as safetensors, with checksums, whole or not at all."""
+def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
+    """Write tensors with metadata (text, and all else as JSON), whole or not at all."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    about = about | {"format": FORMAT, "checksum": checksum(tensors)}
-    about["metadata_checksum"] = files.fingerprint(about)
-    files.write_whole(path, tensor_bytes(tensors, about))
+    words = {k: v if isinstance(v, str) else json.dumps(v) for k, v in about.items()}
+    words |= {"format": FORMAT, "checksum": checksum(tensors)}
+    words["metadata_checksum"] = files.fingerprint(words)
+    files.write_whole(path, tensor_bytes(tensors, words))
 
 
 def checksum(tensors: dict[str, Tensor]) -> str:
