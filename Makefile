@@ -54,6 +54,6 @@ submission: ## NAME.ROLL.zip to hand in: make submission NAME="Ada Lovelace" ROL
 
 clean:    ## remove what can be made again: _book, _quick, Python's caches
 	@rm -rf _book _book.* _quick _freeze.new _render.log .quarto site_libs
-	@rm -rf .pytest_cache .ruff_cache .hypothesis chapters/*_files index_files
+	@rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis chapters/*_files index_files
 	@rm -f index.html index.typ index.pdf references.html chapters/*.html
 	@find digitcnn tools tests -name __pycache__ -prune -exec rm -rf {} +

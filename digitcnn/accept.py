@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import checkpoints, files, runs, status
+from . import files, runs, status, tensors
 from .files import DigitcnnError
 from .runs import RunConfig
 
@@ -166,16 +166,11 @@ def _renew(run: RunConfig, because: str, evidence: dict) -> None:
     about |= {"key": runs.key(run), "ingredients": runs.ingredients(run), "code": runs.code(run)}
     about["accepted"] = [*about.get("accepted", []), change]
     path = runs.answers_path(run)
-    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
-        arrays = {name: archive[name] for name in archive.files}
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays | {"key": np.array(about["key"])})
-    files.write_whole(path, buffer.getvalue())
+    if not (answers := files.read_arrays(path)):
+        raise files.unusable(path, "is damaged", f"delete it and run `digitcnn train {run.id}`")
+    files.write_arrays(path, answers | {"key": np.array(about["key"])})
     if runs.weights_path(run).is_file():
-        tensors, old = checkpoints.read_tensors(runs.weights_path(run))
-        kept = {"kind": old["kind"]} | {
-            k: v if isinstance(v, str) else json.dumps(v) for k, v in about.items()
-        }
-        checkpoints.write_tensors(runs.weights_path(run), tensors, kept)
+        found, old = tensors.read_tensors(runs.weights_path(run))
+        tensors.write_tensors(runs.weights_path(run), found, about | {"kind": old["kind"]})
     files.write_json(runs.record_path(run), runs.sealed(about))
     assert not status.reason(run), run.id

@@ -57,15 +57,6 @@ def shift(images: Tensor) -> Tensor:
     return _resampled(images, F.affine_grid(matrix, list(images.shape), align_corners=False))
 
 
-def elastic(images: Tensor) -> Tensor:
-    """Smooth displacements up to 1.6 pixels of 32 (Simard et al. 2003, simplified: noise on a 5 x 5
-    grid, interpolated)."""
-    still = torch.eye(2, 3, device=images.device).repeat(len(images), 1, 1)
-    grid = F.affine_grid(still, list(images.shape), align_corners=False)
-    noise = _smooth(images, _uniform(images, len(images), 2, 5, 5, limit=3.2 / SIZE))
-    return _resampled(images, grid + noise.permute(0, 2, 3, 1))
-
-
 def colour(images: Tensor) -> Tensor:
     """Contrast up to 30 %, brightness per channel up to 9 %, and in half of the images inverted
     polarity (the operations that AutoAugment found for SVHN, arXiv 1805.09501)."""
@@ -120,7 +111,6 @@ def colours(images: Tensor) -> Tensor:
 AUGMENTATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "affine": affine,
     "shift": shift,
-    "elastic": elastic,
     "colour": colour,
     "erase": erase,
     "ground": ground,

@@ -6,15 +6,13 @@ A finished run consists of its record (``cache/runs/<run>.json``), its metrics
 (``models/*.safetensors``). While it trains, ``cache/checkpoints/<run>.safetensors`` holds the
 whole state after the last epoch. `compute` makes a run and writes nothing but its checkpoint;
 `store` writes what it made, so that a run can be made in another process, or on another machine,
-and stored here. safetensors and npz files hold numbers only: loading one cannot execute anything.
+and stored here.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
-import hashlib
-import io
 import json
 import math
 import os
@@ -22,14 +20,11 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pandas as pd
-import safetensors
 import torch
-from safetensors.torch import load as parse_tensors
-from safetensors.torch import save as tensor_bytes
 from torch import Tensor
 
 from . import data, division, files, reach, results, runs
@@ -46,6 +41,7 @@ from .runs import (
     stale,
     weights_path,
 )
+from .tensors import checksum, read_tensors, stored_value, write_tensors
 from .training import (
     Metrics,
     Training,
@@ -56,7 +52,6 @@ from .training import (
     predict_logits,
 )
 
-FORMAT = "digitcnn-2"
 reach.read_now()  # what is imported now is what keys are taken of, whatever is edited later
 
 
@@ -127,89 +122,23 @@ def load_model(run: str | RunConfig) -> DigitCNN:
             )
     tensors, about = read_tensors(path)
     if about.get("kind") != "weights":
-        raise DigitcnnError(f"{files.shown(path)} holds no finished model: run `make train`.")
+        raise files.unusable(path, "holds no finished model", "run `make train`")
     known = runs.has_manifest(run.data)
     current = runs.ingredients(run) if known else {"code": files.fingerprint(runs.code(run))}
-    if changed := differences(_stored(path, about, "ingredients"), current):
-        raise DigitcnnError(f"{files.shown(path)} is stale ({changed}): run `make train`.")
+    if changed := differences(stored_value(path, about, "ingredients"), current):
+        raise files.unusable(path, f"is stale ({changed})", "run `make train`")
     if broken := [name for name, value in tensors.items() if not torch.isfinite(value).all()]:
-        raise DigitcnnError(
-            f"{files.shown(path)} holds weights that are not finite ({broken[0]}): delete it and "
-            "run `make train`."
-        )
-    if (
-        record_path(run).is_file()
-        and runs.read_record(run).get("weights_sha256") != (about["checksum"])
-    ):
-        raise DigitcnnError(
-            f"{files.shown(path)} holds other weights than the record of {run.id} names: delete it "
-            "and run `make train`."
-        )
+        raise files.unusable(path, f"holds weights that are not finite ({broken[0]})")
+    named = runs.read_record(run)["weights_sha256"] if record_path(run).is_file() else None
+    if named not in (None, about["checksum"]):
+        raise files.unusable(path, f"holds other weights than the record of {run.id} names")
     model = build_model(run)
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
-        raise DigitcnnError(
-            f"{files.shown(path)} is of another architecture: delete it and run `make train`."
-        ) from error
-    return model.to(pick_device(), memory_format=torch.channels_last).eval()
-
-
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a safetensors file of ours. Raises `DigitcnnError` if damaged."""
-    try:
-        payload = files.noted(path).read_bytes()
-    except FileNotFoundError:
-        raise DigitcnnError(f"{files.shown(path)} is missing: run `make train`.") from None
-    except OSError as error:
-        raise DigitcnnError(
-            f"{files.shown(path)} cannot be read ({error.strerror}): mend its permissions."
-        ) from error
-    try:
-        tensors = parse_tensors(payload)
-        length = int.from_bytes(payload[:8], "little")
-        about = json.loads(payload[8 : 8 + length])["__metadata__"]
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise DigitcnnError(
-            f"{files.shown(path)} is damaged or no safetensors file: delete it, run `make train`."
-        ) from error
-    if about.get("format") != FORMAT:
-        raise DigitcnnError(
-            f"{files.shown(path)} has the format {about.get('format')!r}, this version reads "
-            f"{FORMAT}: delete it and run `make train`."
-        )
-    seal = about.pop("metadata_checksum", None)
-    if about.get("checksum") != _checksum(tensors) or seal != files.fingerprint(about):
-        raise DigitcnnError(f"{files.shown(path)} is damaged: delete it and run `make train`.")
-    return tensors, about
-
-
-def _stored(path: Path, about: dict[str, str], name: str) -> dict | list:
-    """A JSON value of a file's metadata. Raises `DigitcnnError` if it is missing or damaged."""
-    try:
-        value = json.loads(about[name])
-    except (KeyError, ValueError):
-        value = None
-    if not isinstance(value, dict | list):
-        raise DigitcnnError(f"{files.shown(path)} is damaged: delete it and run `make train`.")
-    return value
-
-
-def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, str]) -> None:
-    """Write tensors with metadata as safetensors, with checksums, whole or not at all."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    about = about | {"format": FORMAT, "checksum": _checksum(tensors)}
-    about["metadata_checksum"] = files.fingerprint(about)
-    files.write_whole(path, tensor_bytes(tensors, about))
-
-
-def _checksum(tensors: dict[str, Tensor]) -> str:
-    sha = hashlib.sha256()
-    for name in sorted(tensors):
-        value = tensors[name].contiguous()
-        sha.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
-        sha.update(value.reshape(-1).view(torch.uint8).numpy().data)
-    return sha.hexdigest()
+        raise files.unusable(path, "is of another architecture") from error
+    model.to(pick_device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model.eval()
 
 
 def environment(device: torch.device | None = None) -> dict[str, str]:
@@ -288,9 +217,8 @@ def compute(
     def save(training: Training) -> None:
         nonlocal began
         seconds.append(time.perf_counter() - began)
-        about = {"kind": "checkpoint", "run": run.id, "epoch": str(training.epoch)}
-        about["ingredients"] = json.dumps(ingredients, sort_keys=True)
-        about["seconds"] = json.dumps([round(value, 3) for value in seconds])
+        about = {"kind": "checkpoint", "run": run.id, "epoch": training.epoch}
+        about |= {"ingredients": ingredients, "seconds": [round(value, 3) for value in seconds]}
         write_tensors(checkpoint_path(run), state_of(training), about)
         after_epoch(run, training, seconds)
         began = time.perf_counter()
@@ -300,13 +228,11 @@ def compute(
             try:
                 restore(training, state)
             except (KeyError, RuntimeError, ValueError, TypeError) as error:
-                raise DigitcnnError(
-                    f"{files.shown(checkpoint_path(run))} is of another architecture: delete it to "
-                    "train from the start."
-                ) from error
+                path, remedy = checkpoint_path(run), "delete it to train from the start"
+                raise files.unusable(path, "is of another architecture", remedy) from error
 
     training = learn(run, source, pick_device(), before=resume, after_epoch=save)
-    model = training.averaged.module
+    model = cast(DigitCNN, training.averaged.module)
     answers = {} if training.diverged else _answers(run, model)
     weights = kept_weights(model)
     record = {
@@ -324,8 +250,8 @@ def compute(
         "steps": training.steps,
         "parameters": sum(p.numel() for p in training.model.parameters()),
         "diverged": training.epoch if training.diverged else None,
-        "weights_sha256": _checksum(weights),
-        "answers_sha256": results.digest_of(answers),
+        "weights_sha256": checksum(weights),
+        "answers_sha256": files.arrays_digest(answers),
     }
     metrics = {split: metrics_text(rows) for split, rows in training.rows.items()}
     record["metrics_sha256"] = {split: results.sha256(text) for split, text in metrics.items()}
@@ -418,14 +344,11 @@ def store(outcome: Outcome) -> None:
         files.remove_leftovers(path)
     for split, text in outcome.metrics.items():
         files.write_whole(metrics_path(run, split), text)
-    buffer = io.BytesIO()
     about = {name: np.array(record[name]) for name in ("key", "copy", "weights_sha256")}
-    np.savez_compressed(buffer, **about, **outcome.answers)
-    files.write_whole(answers_path(run), buffer.getvalue())
+    files.write_arrays(answers_path(run), about | outcome.answers)
     if outcome.weights:
-        metadata = {k: v if isinstance(v, str) else json.dumps(v) for k, v in record.items()}
         tensors = {name: torch.from_numpy(value) for name, value in outcome.weights.items()}
-        write_tensors(weights_path(run), tensors, metadata | {"kind": "weights"})
+        write_tensors(weights_path(run), tensors, record | {"kind": "weights"})
     files.write_json(record_path(run), runs.sealed(record))
     checkpoint_path(run).unlink(missing_ok=True)
 
@@ -447,7 +370,7 @@ def _saved_progress(
     if not path.is_file():
         return None, []
     state, about = read_tensors(path)
-    if changed := differences(_stored(path, about, "ingredients"), ingredients):
+    if changed := differences(stored_value(path, about, "ingredients"), ingredients):
         files.say(f"{run.id}: the unfinished training is of another version ({changed}); restart.")
         return None, []
-    return state, list(_stored(path, about, "seconds"))
+    return state, list(stored_value(path, about, "seconds"))

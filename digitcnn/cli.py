@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 
 from . import __version__, doctor, files, prediction_table, runs, status
 from .demo import command
@@ -54,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"digitcnn {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
 
-    def add(function, name: str, text: str, *examples: str) -> argparse.ArgumentParser:
+    def add(function: Callable, name: str, text: str, *examples: str) -> argparse.ArgumentParser:
         command = commands.add_parser(
             name,
             help=text,
@@ -72,9 +73,7 @@ def parser() -> argparse.ArgumentParser:
         "DIGITCNN_DATA=~/datasets digitcnn data --verify",
     )  # fmt: skip
     data.add_argument("names", metavar="NAME", nargs="*", help="mnist, svhn (default: both)")
-    how = data.add_mutually_exclusive_group()
-    how.add_argument("--download", action="store_true", help="fetch what is missing (the default)")
-    how.add_argument("--verify", action="store_true", help="only verify; never use the network")
+    data.add_argument("--verify", action="store_true", help="only verify; never use the network")
 
     train = add(
         train_command, "train", "train the runs that are missing or stale, several at once",

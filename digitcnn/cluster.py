@@ -105,7 +105,7 @@ class Cluster(Executor):
             files.say(f"{self.scheduler} has no workers: waiting for `dask worker` to start.")
         return len(admitted)
 
-    def submit(self, work: object, run: RunConfig) -> Future:
+    def submit(self, work: object, run: RunConfig) -> Future:  # type: ignore[override]  # one kind
         """The finished run, made by a worker; None if it was stored meanwhile."""
         if status.reason(run):
             return self.executor.submit(make, run, self.expected)

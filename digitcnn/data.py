@@ -14,8 +14,8 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from . import files, runs
+from .config import SPLITS
 from .division import SEED, divide, pool, split_indices
-from .runs import SPLITS
 from .sources import Source
 
 

@@ -10,14 +10,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import io
 from typing import NamedTuple
 
 import numpy as np
 from sklearn.model_selection import train_test_split
 
 from . import files, runs, sources
-from .runs import SPLITS
+from .config import SPLITS
 from .sources import Source
 
 SEED = 42
@@ -52,7 +51,7 @@ def official_division(labels: np.ndarray, official_test: np.ndarray) -> list[np.
 DIVISIONS = {"pooled": pooled_division, "official": official_division}
 
 
-def divide(source: Source, division: str) -> dict[str, np.ndarray]:
+def divide(source: Source | Labels, division: str) -> dict[str, np.ndarray]:
     """Sorted pool indices of each of `SPLITS`."""
     parts = DIVISIONS[division](source.labels, source.official_test)
     return {name: np.sort(part) for name, part in zip(SPLITS, parts, strict=True)}
@@ -88,17 +87,10 @@ def _labels(name: str, profile: str, results: str) -> Labels:
     if not (runs.has_manifest(name) and path.is_file()):
         source = pool(name)
         return Labels(source.labels, source.official_test)
-    try:
-        with np.load(io.BytesIO(files.noted(path).read_bytes()), allow_pickle=False) as kept:
-            labels, official_test = kept["labels"].astype(np.int64), kept["official_test"]
-            whole = str(kept["digest"]) == runs.manifest(name)["digest"]
-    except Exception:  # zipfile and NumPy raise a dozen kinds on damaged bytes
-        whole = False
-    if not whole:
-        raise files.DigitcnnError(
-            f"{files.shown(path)} is damaged: delete it and run `digitcnn data {name}`."
-        )
-    return Labels(labels, official_test)
+    kept = files.read_arrays(path)
+    if str(kept.get("digest")) != runs.manifest(name)["digest"]:
+        raise files.unusable(path, "is damaged", f"delete it and run `digitcnn data {name}`")
+    return Labels(kept["labels"].astype(np.int64), kept["official_test"])
 
 
 def labels(name: str) -> Labels:
@@ -135,14 +127,8 @@ def _record_manifest(name: str, source: Source) -> None:
             known = known and manifest["divisions"].keys() == DIVISIONS.keys()
     if known and kept.is_file():
         return
-    buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer,
-        labels=source.labels.astype("u1"),
-        official_test=source.official_test,
-        digest=np.array(source.identity),
-    )
-    files.write_whole(kept, buffer.getvalue())
+    arrays = {"labels": source.labels.astype("u1"), "official_test": source.official_test}
+    files.write_arrays(kept, arrays | {"digest": np.array(source.identity)})
     if known:
         return
     files.write_json(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import importlib.metadata
 import platform
 import shutil
 import subprocess
@@ -17,12 +17,12 @@ REMEDY = "run `python3 tools/environment.py full`, which all but `make report` n
 def diagnose() -> int:
     """Print a line per check; exit status 1 if something needed is wrong."""
     wrong = 0
-    for check in CHECKS:
+    for check in (python, kernel, quarto, data, device, disk):
         try:
             good, found = True, check()
         except (DigitcnnError, OSError, subprocess.TimeoutExpired) as error:
             good, found = False, " ".join(str(error).split())
-        except ImportError as error:
+        except (ImportError, KeyError) as error:  # a package, a kernel
             good, found = False, f"{error}: {REMEDY}."
         wrong += not good
         print(f"{'ok ' if good else 'NO '} {check.__name__:<9} {found}", flush=True)
@@ -30,40 +30,18 @@ def diagnose() -> int:
 
 
 def python() -> str:
-    """Which Python runs this."""
-    return f"{platform.python_version()}, {sys.executable}"
-
-
-def versions() -> str:
-    """Versions of what decides a run's numbers, without importing it."""
-    import importlib.metadata as metadata
-
-    try:
-        names = ("torch", "torchvision", "numpy", "scikit-learn")
-        return ", ".join(f"{name} {metadata.version(name)}" for name in names)
-    except metadata.PackageNotFoundError as error:
-        raise DigitcnnError(f"{error}: {REMEDY}.") from None
-
-
-def device() -> str:
-    """What training runs on."""
-    import torch
-
-    if torch.cuda.is_available():
-        return f"GPU {torch.cuda.get_device_name()}"
-    return f"CPU, {torch.get_num_threads()} threads (a CUDA GPU is used where there is one)"
+    """Which Python runs this, with which versions of what decides a run's numbers."""
+    names = ("torch", "torchvision", "numpy", "scikit-learn")
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in names]
+    return ", ".join([platform.python_version(), sys.executable, *versions])
 
 
 def kernel() -> str:
     """Whether Quarto would run the chapters' cells with this Python."""
-    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+    from jupyter_client.kernelspec import KernelSpecManager
 
-    try:
-        found = KernelSpecManager().get_kernel_spec("python3").argv[0]
-    except NoSuchKernel:
-        raise DigitcnnError(f"Jupyter has no kernel python3: {REMEDY}.") from None
-    ours = os.path.dirname(sys.executable)
-    if found not in ("python", "python3") and os.path.dirname(found) != ours:
+    found = KernelSpecManager().get_kernel_spec("python3").argv[0]
+    if found not in ("python", "python3", sys.executable):
         raise DigitcnnError(
             f"Jupyter's kernel python3 is another Python ({found}): use `make`, or set "
             f"QUARTO_PYTHON={sys.executable}."
@@ -93,12 +71,18 @@ def data() -> str:
     return f"{' and '.join(sources.NAMES)} are complete in {files.shown(files.data_root())}"
 
 
+def device() -> str:
+    """What training runs on."""
+    import torch
+
+    if torch.cuda.is_available():
+        return f"GPU {torch.cuda.get_device_name()}"
+    return f"CPU, {torch.get_num_threads()} threads (a CUDA GPU is used where there is one)"
+
+
 def disk() -> str:
     """Whether there is room."""
     free = shutil.disk_usage(files.project_root()).free / 1e9
     if free < 2:
         raise DigitcnnError(f"{free:.1f} GB are free here: free at least 2 GB.")
     return f"{free:.0f} GB free"
-
-
-CHECKS = (python, versions, kernel, quarto, data, device, disk)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import re
@@ -15,13 +16,14 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
 
 PROFILES = ("full", "quick")
 LEFT_OUT = "left-out.json"  # of a submission, which holds neither all models nor all results
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,79}")
-
-
-_reads: set[Path] = set()
 
 
 class DigitcnnError(Exception):
@@ -105,6 +107,11 @@ def shown(path: Path) -> str:
         return str(path)
 
 
+def unusable(path: Path, why: str, remedy: str = "delete it and run `make train`") -> DigitcnnError:
+    """The sentence on a file that cannot be used: why, and what to do about it."""
+    return DigitcnnError(f"{shown(path)} {why}: {remedy}.")
+
+
 def left_out() -> dict[str, str]:
     """The digests of the files that a submission was packed without, by path; elsewhere none."""
     path = project_root() / LEFT_OUT
@@ -170,31 +177,52 @@ def write_json(path: Path, value: object) -> None:
 def read_json(path: Path, remedy: str = "run `make train` to make it") -> dict:
     """Read a JSON object. Raises `DigitcnnError`, with the remedy, if it is missing or damaged."""
     try:
-        value = json.loads(noted(path).read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise DigitcnnError(f"{shown(path)} is missing: {remedy}.") from None
+        raise unusable(path, "is missing", remedy) from None
     except (OSError, ValueError, RecursionError) as error:
-        raise DigitcnnError(
-            f"{shown(path)} cannot be read ({_first_line(error)}): delete it, then {remedy}."
-        ) from error
+        what = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        raise unusable(path, f"cannot be read ({what})", f"delete it, then {remedy}") from error
     if not isinstance(value, dict):
-        raise DigitcnnError(f"{shown(path)} is damaged: delete it, then {remedy}.")
+        raise unusable(path, "is damaged", f"delete it, then {remedy}")
     return value
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:160]
-
-
 def noted(path: Path) -> Path:
-    """Return `path` after noting that this process read it (see `digitcnn.provenance`)."""
-    _reads.add(path)
+    """Return `path`: what is read is observed (`digitcnn.observe`); stored results name this."""
     return path
 
 
-def noted_reads() -> set[Path]:
-    """The files of stored results that this process has read so far."""
-    return set(_reads)
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write named arrays as a compressed npz file, whole or not at all."""
+    import numpy as np
+
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # its types know no names
+    write_whole(path, buffer.getvalue())
+
+
+def read_arrays(path: Path, *names: str) -> dict[str, np.ndarray]:
+    """The arrays of an npz file, all or those of these names; none at all if it is damaged.
+
+    Nothing in it can be executed.
+    """
+    import numpy as np
+
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in names or archive.files}
+    except Exception:  # zipfile and NumPy raise a dozen kinds on damaged bytes
+        return {}
+
+
+def arrays_digest(arrays: dict[str, np.ndarray], about: str = "torch.{0.dtype.name}") -> str:
+    """SHA-256 of named arrays: names, types (as `about` formats an array), shapes and bytes."""
+    sha = hashlib.sha256()
+    for name, value in sorted(arrays.items()):
+        sha.update(f"{name} {about.format(value)} {value.shape};".encode())
+        sha.update(value.tobytes())
+    return sha.hexdigest()
 
 
 def file_md5(path: Path) -> str:

@@ -116,6 +116,8 @@ def train(
         stored: called after a run was stored.
     """
     places = jobs if callable(jobs) else lambda: jobs
+    from . import checkpoints  # imports torch
+
     queue, tries, failed = list(waiting), dict.fromkeys((run.id for run in waiting), 0), {}
     view = View(waiting)
     with environment_of_workers(), _term_as_interrupt():
@@ -141,7 +143,8 @@ def train(
                 for future in done:
                     place, run = running.pop(future)
                     try:
-                        _store(future.result())
+                        if outcome := future.result():  # else another process stored it
+                            checkpoints.store(outcome)
                         stored(run)
                         view.finished(run)
                     except BrokenProcessPool:
@@ -169,16 +172,9 @@ def train(
     return failed
 
 
-def _store(outcome: Outcome | None) -> None:
-    if outcome:
-        from . import checkpoints
-
-        checkpoints.store(outcome)
-
-
 def _end(pools: list[Executor]) -> None:
     """End pools at once: what their processes have not saved is lost, less than an epoch each."""
-    processes = []
+    processes: list[multiprocessing.Process] = []
     for pool in pools:
         processes += (getattr(pool, "_processes", None) or {}).values()
         pool.shutdown(wait=False, cancel_futures=True)

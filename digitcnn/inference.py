@@ -7,6 +7,8 @@ made again when needed).
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -56,11 +58,11 @@ def untrained(run: str | runs.RunConfig) -> DigitCNN:
     Batch normalisation then has no running statistics, so it is set to use each batch's own.
     """
     run = runs.get(run)
-    trained_model = load(run)
+    trained_model: Any = load(run)  # its buffers have no types of their own
     data.seed_everything(run.seed)
     from .training import build_model
 
-    model = build_model(
+    model: Any = build_model(
         run, trained_model.mean.flatten().tolist(), trained_model.std.flatten().tolist()
     )
     for module in model.modules():
@@ -72,7 +74,7 @@ def untrained(run: str | runs.RunConfig) -> DigitCNN:
 
 def extract_features(model: DigitCNN, images: Tensor) -> np.ndarray:
     """Output of the feature layer, float32 (N, 128), of uint8 images (N, 3, 32, 32)."""
-    device = model.mean.device
+    device: Any = model.mean.device
     with float32():
         batches = images.split(EVALUATION_BATCH)
         return torch.cat([model.features(to_unit(b.to(device))).cpu() for b in batches]).numpy()
@@ -81,4 +83,5 @@ def extract_features(model: DigitCNN, images: Tensor) -> np.ndarray:
 @torch.no_grad()
 def output_layer(model: DigitCNN, found: np.ndarray) -> np.ndarray:
     """Logits float32 (N, 10) of features (N, 128) as `extract_features` gives them."""
-    return model.output(torch.from_numpy(found).to(model.mean.device)).cpu().numpy()
+    device: Any = model.mean.device
+    return model.output(torch.from_numpy(found).to(device)).cpu().numpy()

@@ -30,7 +30,7 @@ EDGE = 0.4  # share of its own depth nearby at which ink begins
 BESIDE, ABOVE = 0.08, 0.35  # gaps between pieces of one digit, as shares of its longer side
 MOST = 40  # pieces that are looked at, those with most ink
 SPECK = 0.01  # ink of a piece that is ignored, as a share of the greatest piece's
-GREY = np.float32([0.299, 0.587, 0.114])
+GREY = np.float32([0.299, 0.587, 0.114])  # type: ignore[arg-type]  # NumPy takes a list
 AROUND = np.ones((3, 3))
 
 

@@ -8,6 +8,8 @@ activation touch a quarter of the values.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -30,7 +32,7 @@ class ConvBlock(nn.Sequential):
     def __init__(
         self, inputs: int, outputs: int, activation: str, batch_norm: bool, pool: bool = False
     ):
-        layers = [nn.Conv2d(inputs, outputs, 3, padding=1, bias=not batch_norm)]
+        layers: list[nn.Module] = [nn.Conv2d(inputs, outputs, 3, padding=1, bias=not batch_norm)]
         if pool:
             layers.append(nn.MaxPool2d(2))
         if batch_norm:
@@ -97,7 +99,7 @@ class DigitCNN(nn.Module):
     ):
         super().__init__()
         a, b, c, d = (8 * round(width * channels / 8) for channels in (16, 48, 96, 128))
-        block = {"activation": activation, "batch_norm": batch_norm}
+        block: dict[str, Any] = {"activation": activation, "batch_norm": batch_norm}
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
         self.convolutions = nn.Sequential(
@@ -121,7 +123,7 @@ class DigitCNN(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Output of the fully connected feature layer after its activation: (N, 128)."""
-        normalised = (images - self.mean) / self.std
+        normalised = (images - self.mean) / self.std  # type: ignore[operator]  # buffers
         return self.feature_layer(self.convolutions(normalised))
 
     def forward(self, images: Tensor) -> Tensor:

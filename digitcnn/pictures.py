@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageOps, features
@@ -92,17 +92,13 @@ def _content(path: Path) -> tuple[str, bytes]:
         raise DigitcnnError(f"{name} cannot be opened ({why}): check it.") from error
 
 
-_EXPORT = "open it in the program that shows it and export it as PNG or JPEG"
 _CONVERT = {
     "a HEIC picture": "export it as JPEG from the photo app, or choose 'Most Compatible' under "
     "Settings, Camera, Formats on an iPhone",
-    "an AVIF picture": _EXPORT,
-    "a JPEG XL picture": _EXPORT,
-    "a Photoshop picture": _EXPORT,
+    "an AVIF picture": "open it in the program that shows it and export it as PNG or JPEG",
     "an SVG drawing": "export it as PNG from a drawing program such as Inkscape",
     "an EPS or PostScript file": "export it as PNG from a drawing program such as Inkscape",
     "a PDF file": "export the page as PNG, or type `pdftoppm -png FILE page`",
-    "a video": "save one frame of it as PNG or JPEG",
     "an empty file": "give a picture file",
 }
 
@@ -115,15 +111,11 @@ def _refused(head: bytes) -> str:
         brands = {head[at : at + 4] for at in (8, *range(16, min(head[3], 64), 4))}
         if brands & {b"avif", b"avis"}:
             return "" if features.check("avif") else "an AVIF picture"
-        return "a HEIC picture" if brands & set(_HEIF) else "a video"
+        return "a HEIC picture" if brands & set(_HEIF) else ""
     if head.startswith((b"%!PS", b"\xc5\xd0\xd3\xc6")):
         return "an EPS or PostScript file"
     if head.lstrip().startswith(b"%PDF"):
         return "a PDF file"
-    if head.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
-        return "a JPEG XL picture"
-    if head.startswith(b"8BPS"):
-        return "a Photoshop picture"
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     return "an SVG drawing" if text.startswith(b"<") and b"<svg" in head else ""
 
@@ -139,7 +131,7 @@ def _first_frame(image: Image.Image, name: str) -> Picture:
     """The picture, or an animation's first frame that is not of one colour."""
     several = image.format != "MPO"  # a phone's JPEG with a second view of the same
     count = getattr(image, "n_frames", 1) if several else 1
-    first = None
+    first: Picture | None = None
     for index in range(min(count, FRAMES)):
         if count > 1:
             image.seek(index)
@@ -153,6 +145,7 @@ def _first_frame(image: Image.Image, name: str) -> Picture:
         first = first or Picture(pixels, note)
         if count == 1 or np.ptp(pixels, axis=(0, 1)).any():
             return Picture(pixels, note)
+    assert first
     return first
 
 
@@ -178,8 +171,8 @@ def _eight_bits(grey: np.ndarray) -> np.ndarray:
     """Whole numbers or fractions (H, W) as uint8: in the least usual range that holds them."""
     grey = np.nan_to_num(grey.astype(np.float32), posinf=0, neginf=0)
     low, high = float(grey.min()), float(grey.max())
-    top = next((top for top in RANGES if high <= top), None)
-    if low < 0 or top is None:
+    top = next((float(top) for top in RANGES if high <= top), 0.0)
+    if low < 0 or not top:
         grey, top = grey - low, max(high - low, 1e-9)
     return np.rint(grey * (255 / top)).astype(np.uint8)
 
@@ -198,7 +191,7 @@ def _opaque(rgba: np.ndarray) -> np.ndarray:
     if not solid.any():
         paper = np.float32(255)
     else:
-        grey = colour[solid] @ np.float32([0.299, 0.587, 0.114])
+        grey = colour[solid] @ np.array([0.299, 0.587, 0.114], np.float32)
         rows, columns = (np.flatnonzero(solid.any(axis)) for axis in (1, 0))
         box = solid[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
         if box.mean() > CARD and np.ptp(np.quantile(grey, [0.02, 0.98])) > INK_RANGE:
@@ -249,7 +242,7 @@ def fitted(pixels: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
-def _pixels(picture: object) -> np.ndarray:
+def _pixels(picture: Any) -> np.ndarray:
     """One picture as uint8 (H, W, 3)."""
     if isinstance(picture, str | Path):
         picture = read(picture)

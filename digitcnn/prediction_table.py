@@ -58,42 +58,38 @@ def predict_command(options: argparse.Namespace) -> str:
     import numpy as np
     import torch
 
-    from . import data, inference, predictions, rejection, sources
+    from . import data, inference, predictions, preparation, rejection, sources
 
-    model = inference.load(model_name)
-    bad, notes, clutter = 0, {}, set()
+    model, bad = inference.load(model_name), 0
     if options.images:
         names, found, bad = _read(options, model_name)
-        pictures, labels = torch.from_numpy(np.stack([each.image for each in found])), None
-        notes = {i: each.note for i, each in enumerate(found) if each.note}
-        blank = {i for i, each in enumerate(found) if each.blank}
-        clutter = {i for i, each in enumerate(found) if each.cluttered}
+        labels = [None] * len(found)
     else:
         test = data.load(data_name, "test")
         count = min(options.random, len(test))
         chosen = test.take(np.random.default_rng(options.seed).choice(len(test), count, False))
         names = [f"{data_name} test image {index}" for index in chosen.indices]
-        pictures, labels, blank = chosen.images, chosen.labels.tolist(), set()
-    logits = inference.predict_logits(model, pictures).cpu().numpy()
+        found = [preparation.Prepared(image) for image in chosen.images.numpy()]
+        labels = chosen.labels.tolist()
+    images = torch.from_numpy(np.stack([each.image for each in found]))
+    logits = inference.predict_logits(model, images).cpu().numpy()
+    order = np.argsort(-logits, axis=1, kind="stable")
     width = max(len("image"), *(len(name) for name in names))
-    header = f"{'image':<{width}}  " + ("true  " if labels else "")
+    header = f"{'image':<{width}}  " + ("" if options.images else "true  ")
     lines = [header + f"most probable classes, by the {sources.TITLES[model_name]} network"]
-    right = 0
-    for position, (name, shares) in enumerate(zip(names, predictions.softmax(logits), strict=True)):
-        best = np.argsort(-shares, kind="stable")[:TOP]
-        line = f"{name:<{width}}  " + (f"{labels[position]:<4}  " if labels else "")
-        if position not in blank:
-            line += "   ".join(f"{digit} {shares[digit]:6.1%}" for digit in best)
-        if labels and best[0] != labels[position]:
-            line += "   wrong"
-        else:
-            right += 1
-        unlike = position in clutter or rejection.unlike(logits[position], model_name)
-        if unlike and not labels and position not in blank:
+    for name, label, each, row, shares, best in zip(
+        names, labels, found, logits, predictions.softmax(logits), order, strict=True
+    ):
+        line = f"{name:<{width}}  " + ("" if label is None else f"{label:<4}  ")
+        if not each.blank:
+            line += "   ".join(f"{digit} {shares[digit]:6.1%}" for digit in best[:TOP])
+        if label is not None:
+            line += "" if best[0] == label else "   wrong"
+        elif not each.blank and (each.cluttered or rejection.unlike(row, model_name)):
             line += "   nothing like a digit"
-        lines.append(line + (f"   ({notes[position]})" if position in notes else ""))
-    if labels:
-        lines.append(f"{right} of {len(labels)} are right.")
+        lines.append(line + (f"   ({each.note})" if each.note else ""))
+    if not options.images:
+        lines.append(f"{(order[:, 0] == labels).sum()} of {len(labels)} are right.")
     if bad:
         print("\n".join(lines))
         raise DigitcnnError(
@@ -133,9 +129,6 @@ def _read(options: argparse.Namespace, model_name: str) -> tuple[list, list, int
 
 def _checked(options: argparse.Namespace) -> tuple[str, str]:
     """Names of the data and of the model; raises `DigitcnnError` if the arguments do not fit."""
-    words = [*options.images, options.model or "", options.data or ""]
-    if not all(word.isprintable() for word in words):
-        raise DigitcnnError("An argument holds control characters: type plain names only.")
     if bool(options.images) == (options.random is not None):
         raise DigitcnnError("Name picture files, or give --random N, one of the two.")
     if options.random is None and (options.data or options.seed is not None):

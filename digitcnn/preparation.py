@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -226,5 +227,5 @@ def svhn_image(found: Look, number: int, pixels: np.ndarray) -> np.ndarray:
     square = round(SQUARE * max(ink.shape))
     margins = [((square - n) // 2, square - n - (square - n) // 2) for n in ink.shape]
     paper, pen = PAPER
-    drawn = np.uint8(paper + (pen - paper) * np.pad(ink, margins))
+    drawn: Any = np.uint8(paper + (pen - paper) * np.pad(ink, margins))  # NumPy: an array
     return fitted(np.repeat(drawn[..., None], 3, axis=2))

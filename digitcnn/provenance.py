@@ -34,6 +34,7 @@ OLD_GRID = (
     "chapters/06-findings",
     "chapters/appendix",
 )
+_version = functools.cache(importlib.metadata.version)
 _CELL = re.compile(r"^[\t >]*```+\s*\{python\b", re.MULTILINE)
 
 
@@ -97,11 +98,6 @@ def file_digest(path: Path) -> str | None:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else None
 
 
-def module_digest(name: str) -> str | None:
-    """Digest of a module of this package as syntax tree; None if it is gone."""
-    return reach.module_digest(name)
-
-
 def counts(path: Path) -> str | None:
     """The name under which a file that was read counts, relative to the project; None if not.
 
@@ -112,17 +108,11 @@ def counts(path: Path) -> str | None:
     if not path.is_relative_to(root):
         return None
     name = path.relative_to(root).as_posix()
-    first, _, _ = name.partition("/")
-    hidden = any(part.startswith(".") or part == "__pycache__" for part in name.split("/"))
-    if (
-        hidden
-        or name.startswith("cache/local/")
-        or first in ("_freeze", "_book", "_quick", "data", "site_libs")
-    ):
-        return None
-    if first == "digitcnn" and name.endswith(".py"):
-        return None
-    return name
+    parts = name.split("/")
+    hidden = any(part.startswith(".") or part == "__pycache__" for part in parts)
+    made = parts[0] in ("_freeze", "_book", "_quick", "data", "site_libs")
+    module = parts[0] == "digitcnn" and name.endswith(".py")
+    return None if hidden or made or module or name.startswith("cache/local/") else name
 
 
 def committed(name: str) -> bool:
@@ -151,23 +141,20 @@ def options_digest() -> str:
     root, found = files.project_root(), {}
     for path in sorted([*root.glob("_quarto*.yml"), *root.glob("chapters/_metadata.yml")]):
         about = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        formats = about.get("format")
-        formats = formats if isinstance(formats, dict) else {}
         options = {
-            "options": {k: about[k] for k in sorted(about) if _executes(k)},
-            "formats": {
-                name: {k: own[k] for k in sorted(own) if _executes(k)}
-                for name, own in formats.items()
-                if isinstance(own, dict)
-            },
+            "options": _executing(about),
+            "formats": {name: _executing(own) for name, own in (about.get("format") or {}).items()},
         }
         if any(options.values()):  # a submission's profile has none
             found[path.name] = options
     return files.fingerprint(found)
 
 
-def _executes(option: str) -> bool:
-    return option in ("execute", "jupyter", "engine", "echo", "eval") or option.startswith("fig-")
+def _executing(options: dict | str) -> dict:
+    """Of options (or "default"), those that say how cells are executed."""
+    kinds = ("execute", "jupyter", "engine", "echo", "eval")
+    found = options.items() if isinstance(options, dict) else ()
+    return {k: v for k, v in found if k in kinds or k.startswith("fig-")}
 
 
 def frozen_files(folder: Path) -> dict[str, str | None]:
@@ -205,7 +192,7 @@ def changes(document: str, folder: Path | None = None) -> list[str]:
     for name, digest in about["modules"].items():
         if reach.text_digest(name) == about.get("texts", {}).get(name):
             continue  # not a letter changed, so nothing has to be parsed
-        if (current := module_digest(name)) != digest:
+        if (current := reach.module_digest(name)) != digest:
             found.append(f"digitcnn/{name.replace('.', '/')}.py {_how(current)}")
     for name, digest in about["files"].items():
         current = file_digest(files.project_root() / name) or files.left_out().get(name)
@@ -218,19 +205,12 @@ def _how(current: str | None) -> str:
     return "is missing" if current is None else "changed"
 
 
-@functools.cache
-def _version(library: str) -> str | None:
-    try:
-        return importlib.metadata.version(library)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def other_libraries(about: dict) -> list[str]:
     """Libraries of a record that have another version here, where all of them are installed."""
-    recorded = about.get("libraries", {})
-    here = {name: _version(name) for name in recorded}
-    return [] if None in here.values() else [n for n, v in here.items() if v != recorded[n]]
+    try:
+        return [n for n, v in about.get("libraries", {}).items() if _version(n) != v]
+    except importlib.metadata.PackageNotFoundError:
+        return []
 
 
 def state(document: str) -> State:

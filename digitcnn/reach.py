@@ -14,6 +14,7 @@ import builtins
 import functools
 import hashlib
 from pathlib import Path
+from typing import Any
 
 from . import files
 
@@ -69,7 +70,7 @@ def imported(node: ast.stmt, folder: str) -> dict[str, str]:
             parts = parts[: len(parts) - (node.level - 1)]
             origin = "." + ".".join([*parts, *filter(None, [node.module])])
         else:
-            origin = _within(node.module)
+            origin = _within(node.module or "")
         joint = "" if origin.endswith(".") else "."
         return {alias.asname or alias.name: origin + joint + alias.name for alias in node.names}
     return {}
@@ -110,10 +111,14 @@ def _bound(node: ast.stmt) -> set[str]:
 @functools.cache
 def module(name: str) -> Module | None:
     """A module of this package by its dotted name within it; None if there is none."""
-    path = _PACKAGE.joinpath(*name.split("."))
-    folder = name if path.is_dir() else name.rpartition(".")[0]
-    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    path = _path(name)
+    folder = name if path.name == "__init__.py" else name.rpartition(".")[0]
     return Module(name, path.read_text(encoding="utf-8"), folder) if path.is_file() else None
+
+
+def _path(name: str) -> Path:
+    path = _PACKAGE.joinpath(*name.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
 def read_now() -> None:
@@ -207,25 +212,26 @@ class _Tree:
     def _named(self, node: ast.Name | ast.Attribute, local: frozenset[str]) -> object:
         """A reference to what is not local: a definition of this package, a library's name."""
         chain: list[str] = []
-        while isinstance(node, ast.Attribute):
-            chain.insert(0, node.attr)
-            node = node.value
-        if not isinstance(node, ast.Name) or node.id in local:
+        base: ast.expr = node
+        while isinstance(base, ast.Attribute):
+            chain.insert(0, base.attr)
+            base = base.value
+        if not isinstance(base, ast.Name) or base.id in local:
             return None
-        if not chain and isinstance(node.ctx, ast.Store | ast.Del):
+        if not chain and isinstance(base.ctx, ast.Store | ast.Del):
             return None
-        own = self.module
-        if node.id in own.definitions:
-            return ["ref", self.refer(own.name, node.id), *chain]
-        origin = _local_imports(own).get(node.id) or own.imports.get(node.id)
+        own, name = self.module, base.id
+        if name in own.definitions:
+            return ["ref", self.refer(own.name, name), *chain]
+        origin = _local_imports(own).get(name) or own.imports.get(name)
         if origin is None:
-            if hasattr(builtins, node.id) or node.id in ("__file__", "__name__"):
-                return ["builtin", node.id, *chain]
+            if hasattr(builtins, name) or name in ("__file__", "__name__"):
+                return ["builtin", name, *chain]
             return ["ref", self.refer(own.name, ""), *chain]
         if not origin.startswith("."):
             return ["library", ".".join([origin, *chain])]
         # As many of the attributes as lead through modules belong to the origin.
-        while chain and resolve(origin) and resolve(origin)[1] == "":
+        while chain and (at := resolve(origin)) and at[1] == "":
             further = resolve(f"{origin}.{chain[0]}")
             origin = f"{origin}.{chain.pop(0)}"
             if further is None or further[1]:
@@ -244,19 +250,18 @@ def _local_imports(module: Module) -> dict[str, str]:
     return found
 
 
-def _locals(scope: ast.AST) -> frozenset[str]:
+def _locals(scope: Any) -> frozenset[str]:
     """The names that a function or comprehension binds itself, not its inner functions'."""
     found: set[str] = set()
-    if isinstance(scope, _FUNCTIONS):
-        arguments = scope.args
-        named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
-        found |= {a.arg for a in (*named, arguments.vararg, arguments.kwarg) if a}
-    if isinstance(scope, _FUNCTIONS):
-        waiting = scope.body if isinstance(scope.body, list) else [scope.body]
-    else:
-        waiting = [generator.target for generator in scope.generators]
-    waiting = list(waiting)
     away: set[str] = set()
+    waiting: list[ast.AST] = []
+    if isinstance(scope, _FUNCTIONS):
+        own = scope.args
+        named = [*own.posonlyargs, *own.args, *own.kwonlyargs, own.vararg, own.kwarg]
+        found |= {each.arg for each in named if each}
+        waiting += scope.body if isinstance(scope.body, list) else [scope.body]
+    else:
+        waiting += [generator.target for generator in scope.generators]
     while waiting:
         node = waiting.pop()
         if isinstance(node, (*_FUNCTIONS[:2], ast.ClassDef)):
@@ -269,8 +274,8 @@ def _locals(scope: ast.AST) -> frozenset[str]:
         elif isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar) and node.name:
             found.add(node.name)
         if isinstance(node, _SCOPES):  # what it binds is its own, but for `:=` in a comprehension
-            named = [n.target.id for n in ast.walk(node) if isinstance(n, ast.NamedExpr)]
-            found |= set() if isinstance(node, ast.Lambda) else set(named)
+            given = {n.target.id for n in ast.walk(node) if isinstance(n, ast.NamedExpr)}
+            found |= set() if isinstance(node, ast.Lambda) else given
         else:
             waiting += ast.iter_child_nodes(node)
     return frozenset(found - away)
@@ -280,16 +285,16 @@ def _locals(scope: ast.AST) -> frozenset[str]:
 def _definition(where: str, name: str, keys: frozenset[str] | None) -> tuple[str, tuple]:
     """Digest of a definition as it stands, and the definitions that it names, as (module, name)."""
     found = module(where)
+    assert found  # `resolve` or `digests` has found it
     tree = _Tree(found)
-    nodes = found.definitions[name] if name else [found.tree]
+    nodes: list = found.definitions[name] if name else [found.tree]
     plain = [tree.plain(_chosen(node, keys)) for node in nodes]
     return files.fingerprint(plain), tuple(dict.fromkeys(tree.references))
 
 
 def text_digest(name: str) -> str | None:
     """Digest of a module's text as it stands; None if there is none."""
-    path = _PACKAGE.joinpath(*name.split("."))
-    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    path = _path(name)
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else None
 
 
@@ -339,10 +344,12 @@ def digests(
     return result
 
 
-def _chosen(node: ast.stmt, keys: frozenset[str] | None) -> ast.stmt:
+def _chosen(node: ast.AST, keys: frozenset[str] | None) -> ast.AST:
     """A table's definition with the chosen entries alone; any other as it is."""
-    table = getattr(node, "value", None)
-    if keys is None or not isinstance(table, ast.Dict):
+    if keys is None or not isinstance(node, ast.Assign | ast.AnnAssign):
+        return node
+    table = node.value
+    if not isinstance(table, ast.Dict):
         return node
     kept = [
         (key, value)
@@ -351,5 +358,5 @@ def _chosen(node: ast.stmt, keys: frozenset[str] | None) -> ast.stmt:
     ]
     kept.sort(key=lambda pair: getattr(pair[0], "value", ""))
     chosen = ast.Dict(keys=[key for key, _ in kept], values=[value for _, value in kept])
-    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+    targets: list = node.targets if isinstance(node, ast.Assign) else [node.target]
     return ast.Assign(targets=targets, value=chosen)

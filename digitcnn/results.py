@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 
 from . import files, runs
-from .files import DigitcnnError
 from .runs import RunConfig
 
 COLUMNS = ("epoch", "loss", "accuracy", "precision", "recall")  # of a metrics file
@@ -34,29 +33,20 @@ def history(run: str | RunConfig) -> dict[str, pd.DataFrame]:
     run = runs.get(run)
     digests = record(run).get("metrics_sha256", {})
     return {
-        split: read_metrics(runs.metrics_path(run, split), digests.get(split, "none"))
+        split: read_metrics(runs.metrics_path(run, split), digests.get(split))
         for split in ("train", *run.held_out)
     }
 
 
-def read_metrics(path: Path, digest: str | None = None) -> pd.DataFrame:
-    """Read one metrics file. Raises `DigitcnnError` if it is damaged.
-
-    Where the SHA-256 `digest` of the text is known, it has to agree.
-    """
+def read_metrics(path: Path, digest: str | None) -> pd.DataFrame:
+    """Read the metrics file whose text has this SHA-256. Raises `DigitcnnError` if it has not."""
     try:
-        text = files.noted(path).read_text("utf-8")
-        table = pd.read_csv(io.StringIO(text), sep="\t")
-        if tuple(table.columns) == COLUMNS and len(table) and digest in (None, sha256(text)):
-            table = table.astype({name: float for name in COLUMNS[1:]})
-            # The loss of a run that diverged may be infinite or no number.
-            if table.iloc[:, 2:].stack().between(0, 1).all():
-                return table
-    except (OSError, ValueError, TypeError):
-        pass
-    raise DigitcnnError(
-        f"{files.shown(path)} is damaged: delete its folder and run `make train` to make it again."
-    )
+        text = path.read_text("utf-8")
+    except (OSError, ValueError):
+        text = ""
+    if sha256(text) != digest:
+        raise files.unusable(path, "is damaged", "delete its folder and run `make train`")
+    return pd.read_csv(io.StringIO(text), sep="\t").astype(dict.fromkeys(COLUMNS[1:], float))
 
 
 def answers(run: str | RunConfig) -> dict[str, np.ndarray]:
@@ -67,34 +57,17 @@ def answers(run: str | RunConfig) -> dict[str, np.ndarray]:
     run = runs.get(run)
     about, path = record(run), runs.answers_path(run)
     if not path.is_file():  # else `record` would have trained it
-        raise DigitcnnError(
-            f"{files.shown(path)} was left out of this submission: `digitcnn train {run.id}` makes "
-            "it again, after it was deleted from left-out.json."
-        )
-    try:
-        with np.load(io.BytesIO(files.noted(path).read_bytes()), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        said = {name: str(arrays.pop(name)) for name in ("key", "copy", "weights_sha256")}
-        whole = said["weights_sha256"] == about["weights_sha256"]
-        whole = whole and digest_of(arrays) == about["answers_sha256"]
-    except Exception:  # zipfile and NumPy raise a dozen kinds on damaged bytes
-        whole = False
-    if not whole:
-        raise DigitcnnError(
-            f"{files.shown(path)} is damaged or of another training: delete it and run "
-            f"`digitcnn train {run.id}`."
-        )
+        remedy = f"delete it from {files.LEFT_OUT} and run `digitcnn train {run.id}`"
+        raise files.unusable(path, "was left out of this submission", remedy)
+    arrays = files.read_arrays(path)
+    said = {name: str(arrays.pop(name, "")) for name in ("key", "copy", "weights_sha256")}
+    if (
+        said["weights_sha256"] != about["weights_sha256"]
+        or files.arrays_digest(arrays) != about["answers_sha256"]
+    ):
+        remedy = f"delete it and run `digitcnn train {run.id}`"
+        raise files.unusable(path, "is damaged or of another training", remedy)
     return arrays
-
-
-def digest_of(arrays: dict[str, np.ndarray]) -> str:
-    """SHA-256 of named arrays: names, types, shapes and bytes."""
-    sha = hashlib.sha256()
-    for name in sorted(arrays):
-        value = np.ascontiguousarray(arrays[name])
-        sha.update(f"{name} torch.{value.dtype.name} {value.shape};".encode())
-        sha.update(value.tobytes())
-    return sha.hexdigest()
 
 
 def sha256(text: str) -> str:

@@ -9,14 +9,25 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 from . import files, reach
+from .config import (  # noqa: F401  # some are only offered here too, as `runs.kept_form`
+    DATA,
+    SEED,
+    SPLITS,
+    RunConfig,
+    answers_path,
+    checkpoint_path,
+    keeps_weights,
+    kept_answers,
+    kept_form,
+    metrics_path,
+    record_path,
+    weights_path,
+)
+from .manifests import has_manifest, manifest, split_sizes
 
-SEED = 42
-DATA = ("mnist", "svhn")
-SPLITS = ("train", "validation", "test")
 # What decides: from a data set's files to its images, and from these to weights and metrics.
 ROOTS = ("sources.POOLS", "training.learn")
 # Tables of which only the entries count that a run names, and the fields that name them.
@@ -29,96 +40,9 @@ TABLES = {
     "ACTIVATIONS": "activation",
 }
 # A configuration counts by its values; the other is written by `manifest`, which has checked it.
-NOT_CODE = ("runs.RunConfig", "sources.Source")
+NOT_CODE = ("config.RunConfig", "sources.Source")
 NOT_KEYED = ("name", "group")  # fields that say what a run is for
-MANIFEST_NAMES = {"name", "copy", "file_md5", "images", "official_test", "digest", "divisions"}
-PART_NAMES = {"images", "indices_sha256", "class_counts"}
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """The whole configuration of a run; every field but the name and the group is in its key.
-
-    A field that is added later has to have ``metadata={"neutral": value}``, the value that stands
-    for what was done before it existed; it is left out of the key where it has that value, and the
-    neutral value never changes, whatever the default becomes.
-
-    Attributes:
-        name: run name; the seed is added to it where it is not 42.
-        group: one of `GROUPS`; decides what is kept of the finished run.
-        data: ``mnist`` or ``svhn``.
-        split: ``pooled`` or ``official``, see `digitcnn.division.DIVISIONS`.
-        train_size: learn from a stratified subset of this size (None: everything).
-        class_counts: learn from so many samples of these classes only, as (class, count or None)
-            pairs; evaluation is then restricted to these classes.
-        epochs: whole number above 0.
-        steps: learn for so many steps; an epoch is then ``steps / epochs`` of them (None: the
-            number of steps in `epochs` passes over the images).
-        resolutions: stages as (pixels, share of the steps) pairs; the last is at 32 pixels.
-        augmentation: keys of `digitcnn.augmentation.AUGMENTATIONS`, applied in this order.
-        batch_size, seed: whole numbers above 0 (seed: from 0).
-        optimizer: a key of `digitcnn.training.OPTIMIZERS`.
-        schedule: a key of `digitcnn.training.SCHEDULES`.
-        learning_rate: its peak.
-        weight_decay: on weight matrices and kernels only.
-        label_smoothing: share of probability spread over all classes, in [0, 1).
-        ema_decay: decay of the moving average of the weights, in [0, 1); 0: no average.
-        class_weights: weight the loss by inverse class frequency.
-        oversample: draw every class equally often.
-        activation, batch_norm, shortcuts, map_side, dropout, width: see `digitcnn.model.DigitCNN`.
-        held_out: splits that the run is evaluated on.
-        evaluate_every_epoch: after each epoch; else after the last alone.
-    """
-
-    name: str
-    group: str
-    data: str
-    split: str = "pooled"
-    train_size: int | None = None
-    class_counts: tuple[tuple[int, int | None], ...] | None = None
-    epochs: int = 50
-    steps: int | None = None
-    seed: int = SEED
-    resolutions: tuple[tuple[int, float], ...] = ((32, 1.0),)
-    augmentation: tuple[str, ...] = ("affine",)
-    batch_size: int = 64
-    optimizer: str = "sgd"
-    schedule: str = "one-cycle"
-    learning_rate: float = 0.05
-    weight_decay: float = 5e-4
-    label_smoothing: float = 0.1
-    ema_decay: float = 0.998
-    class_weights: bool = False
-    oversample: bool = False
-    activation: str = "relu"
-    batch_norm: bool = True
-    shortcuts: bool = True
-    map_side: int = 4
-    dropout: float = 0.0
-    width: float = 1.0
-    held_out: tuple[str, ...] = ("validation", "test")
-    evaluate_every_epoch: bool = True
-
-    def __post_init__(self) -> None:
-        if self.resolutions[-1][0] != 32 or abs(sum(s for _, s in self.resolutions) - 1) > 1e-9:
-            raise files.DigitcnnError(
-                f"{self.id}: the shares of `resolutions` must add up to 1 and the last stage be at "
-                "32 pixels: fix the configuration."
-            )
-        if self.epochs < 1 or (self.steps is not None and self.steps < self.epochs):
-            raise files.DigitcnnError(
-                f"{self.id}: give at least one epoch, and at least as many steps as epochs."
-            )
-
-    @property
-    def id(self) -> str:
-        """The run's name in file names and on the command line."""
-        return self.name if self.seed == SEED else f"{self.name}-s{self.seed}"
-
-    @property
-    def model_file(self) -> str:
-        """File name of the trained weights."""
-        return f"digitcnn-{self.name}-e{self.epochs}-s{self.seed}.safetensors"
+_NO_VALUE = object()  # equals no value of a field
 
 
 # The recipe of every run, decided on 26 November 2026 before the first of them began.
@@ -144,7 +68,7 @@ SEEDS = (42, 43, 44)
 GROUPS = ("main", "official", "imbalance", "experiments", "transfer", "improvement")  # in order
 
 
-def _with(data: str, group: str, suffix: str, **change: object) -> RunConfig:
+def _with(data: str, group: str, suffix: str, **change: Any) -> RunConfig:
     """The recipe with a change, as a run of a group."""
     name = f"{data}-{suffix}"
     return dataclasses.replace(RECIPE[data], name=name, group=group, **change)
@@ -176,8 +100,7 @@ CONTROLS: dict[str, dict] = {
 def imbalanced(data: str, case: str, seed: int = SEED) -> RunConfig:
     """A run on digits 1 and 2 alone: a key of `CASES` or `CONTROLS`.
 
-    The pictured runs, the cases with seed 42, are evaluated after each epoch; of the others only
-    the finished networks count.
+    Only those that `is_pictured` names are evaluated after each epoch.
     """
     control = dict(CONTROLS.get(case, {}))
     counts = control.pop("counts") if control else CASES[case]
@@ -383,38 +306,6 @@ def trainings(data: str) -> list[str]:
     return [run.id for run in main if run.seed == SEED or not stale(run)]
 
 
-def keeps_weights(run: RunConfig) -> bool:
-    """Whether a run's weights are part of the repository: of the others only their answers are."""
-    pictured = run.group == "imbalance" and run.evaluate_every_epoch
-    return run.group in ("main", "official") or pictured
-
-
-def kept_answers(run: RunConfig) -> list[tuple[str, str]]:
-    """What a finished run is asked, and its answers kept: (data set, split) pairs.
-
-    What is kept of an answer is `kept_form`. Later formulas need nothing else, so that none needs
-    weights that are gone.
-    """
-    own = [(run.data, "validation"), (run.data, "test")]
-    other = [(data, "test") for data in DATA if data != run.data]
-    return {
-        "main": own + other,
-        "official": own,
-        "imbalance": own + other,
-        "experiments": own[:1],
-        "transfer": own + other,
-        "improvement": own,
-    }[run.group]
-
-
-def kept_form(run: RunConfig) -> str:
-    """What is kept of each answer: ``logits``, ``margin`` (of the pair of (e)) or ``answer``."""
-    return {"main": "logits", "official": "logits", "imbalance": "margin"}.get(run.group, "answer")
-
-
-# Keys
-
-
 @functools.lru_cache
 def _code(**entries: frozenset[str]) -> dict[str, str]:
     return reach.digests(ROOTS, entries, NOT_CODE)
@@ -429,9 +320,6 @@ def code(run: RunConfig) -> dict[str, str]:
     return _code(**named)
 
 
-_NO_VALUE = object()  # equals no value of a field
-
-
 def configuration(run: RunConfig) -> dict:
     """The fields that count in a run's key: all but its name, its group and neutral later ones."""
     return {
@@ -440,66 +328,6 @@ def configuration(run: RunConfig) -> dict:
         if field.name not in NOT_KEYED
         and (value := getattr(run, field.name)) != field.metadata.get("neutral", _NO_VALUE)
     }
-
-
-def has_manifest(data: str) -> bool:
-    """Whether the data set has been read once, so that `manifest` can tell about it."""
-    return files.cache_path("data", f"{data}.json").is_file()
-
-
-def manifest(data: str) -> dict:
-    """What ``cache/data/<data>.json`` records of a data set (see `digitcnn.data`).
-
-    Raises `DigitcnnError` if it is missing or damaged; its counts have to add up.
-    """
-    path = _manifest_path(data, files.results_root())
-    try:
-        state = path.stat()
-    except OSError:
-        return _manifest(data, path, 0, 0)
-    return _manifest(data, path, state.st_mtime_ns, state.st_ino)
-
-
-@functools.lru_cache(maxsize=8)
-def _manifest_path(data: str, root: Path) -> Path:
-    return root / "cache" / "data" / f"{data}.json"
-
-
-@functools.lru_cache(maxsize=8)
-def _manifest(data: str, path: Path, modified: int, inode: int) -> dict:
-    """A manifest as its file stands at a moment; `status` asks for it thousands of times."""
-    found = files.read_json(path, remedy=f"run `digitcnn data {data}` to make it")
-    try:
-        whole = isinstance(found["digest"], str) and found.keys() <= MANIFEST_NAMES
-        for division in found["divisions"].values():
-            parts = list(division.values())
-            whole = whole and division.keys() == {"train", "validation", "test"}
-            total = sum(part["images"] for part in parts)
-            whole = (
-                whole
-                and all(isinstance(part["indices_sha256"], str) for part in parts)
-                and all(sum(part.get("class_counts", [])) in (0, part["images"]) for part in parts)
-                and found.get("images", total) == total
-                and all(part.keys() <= PART_NAMES for part in parts)
-            )
-    except (KeyError, TypeError, AttributeError):
-        whole = False
-    if not whole:
-        raise files.DigitcnnError(
-            f"{files.shown(path)} is damaged: run `digitcnn data {data}` to make it again."
-        )
-    return found
-
-
-def split_sizes(data: str, division: str = "pooled") -> dict[str, dict]:
-    """What the manifest says of each split: ``images``, ``class_counts``, ``indices_sha256``."""
-    divisions = manifest(data)["divisions"]
-    if division not in divisions:
-        path = files.shown(files.cache_path("data", f"{data}.json"))
-        raise files.DigitcnnError(
-            f"{path} knows no division {division!r}: run `digitcnn data {data}` to make it again."
-        )
-    return divisions[division]
 
 
 def ingredients(run: RunConfig) -> dict:
@@ -520,31 +348,6 @@ def key(run: RunConfig) -> str:
     return files.fingerprint(ingredients(run))
 
 
-def checkpoint_path(run: RunConfig) -> Path:
-    """Where an unfinished run's state lies."""
-    return files.checkpoints_root() / f"{run.id}.safetensors"
-
-
-def weights_path(run: RunConfig) -> Path:
-    """Where a finished run's weights lie."""
-    return files.model_path(run.model_file)
-
-
-def record_path(run: RunConfig) -> Path:
-    """Where a finished run's record lies."""
-    return files.cache_path("runs", f"{run.id}.json")
-
-
-def answers_path(run: RunConfig) -> Path:
-    """Where the kept answers of a finished run lie."""
-    return files.cache_path("answers", f"{run.id}.npz")
-
-
-def metrics_path(run: RunConfig, split: str) -> Path:
-    """Where a run's metrics of one split lie: tab-separated, a row an epoch."""
-    return files.cache_path("metrics", run.id, f"{split}.txt")
-
-
 def sealed(about: dict) -> dict:
     """A record with a ``checksum`` of everything else in it."""
     return about | {"checksum": files.fingerprint(about)}
@@ -556,7 +359,7 @@ def read_record(run: RunConfig) -> dict:
     about = files.read_json(path)
     whole = about.pop("checksum", None) == files.fingerprint(about)
     if not (whole and isinstance(about.get("ingredients"), dict)):
-        raise files.DigitcnnError(f"{files.shown(path)} is damaged: delete it, run `make train`.")
+        raise files.unusable(path, "is damaged")
     return about
 
 

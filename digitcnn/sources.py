@@ -101,25 +101,15 @@ def read(name: str, download: bool = False) -> Source:
             raise ValueError("labels that are not whole")
         pictures, labels, official_test = POOLS[name](files.data_root(), found)
         whole = pictures.dtype == np.uint8 and pictures.shape == (len(labels), 3, 32, 32)
-        whole = whole and np.isin(labels, range(10)).all()
+        whole = whole and bool(np.isin(labels, range(10)).all())
         sizes = (int((~official_test).sum()), int(official_test.sum()))
     except Exception as error:  # scipy raises a dozen kinds on a listed copy that is no data
-        raise DigitcnnError(
-            f"{TITLES[name]} in {files.shown(files.data_root())} cannot be read "
-            f"({type(error).__name__}): delete it and run `make data`."
-        ) from error
+        raise _unfit(TITLES[name], f"cannot be read ({type(error).__name__})") from error
     if not whole:
-        raise DigitcnnError(
-            f"{TITLES[name]} in {files.shown(files.data_root())} holds no 32 x 32 images of digits "
-            "0 to 9: delete it and run `make data`."
-        )
+        raise _unfit(TITLES[name], "holds no 32 x 32 images of digits 0 to 9")
     if sizes != OFFICIAL_IMAGES[name]:
-        raise DigitcnnError(
-            f"{TITLES[name]} in {files.shown(files.data_root())} has {sizes[0]:,} and {sizes[1]:,} "
-            "images, not {:,} and {:,}: delete it and run `make data`.".format(
-                *OFFICIAL_IMAGES[name]
-            )
-        )
+        counts = [f"{each:,}" for each in (*sizes, *OFFICIAL_IMAGES[name])]
+        raise _unfit(TITLES[name], "has {} and {} images, not {} and {}".format(*counts))
     source = Source(pictures, labels.astype(np.int64), official_test, "", found)
     return dataclasses.replace(source, copy=describe_copy(name, source))
 
@@ -148,21 +138,19 @@ def verify(name: str) -> dict[str, str]:
         try:
             found[path] = files.file_md5(root / path)
         except OSError as error:
-            raise DigitcnnError(
-                f"{path} in {files.shown(root)} cannot be read ({error.strerror}): mend its "
-                "permissions, or delete it and run `make data`."
-            ) from error
+            raise _unfit(path, f"cannot be read ({error.strerror}; see its permissions)") from error
         if found[path] not in (pinned, listed.get(path)):
-            raise DigitcnnError(
-                f"{path} in {files.shown(root)} is damaged or another copy (MD5 {found[path]}, "
-                f"expected {pinned}): delete it and run `make data`."
-            )
+            why = f"is damaged or another copy (MD5 {found[path]}, expected {pinned})"
+            raise _unfit(path, why)
     if len(set(found.values())) < len(found):
-        raise DigitcnnError(
-            f"Two files of {TITLES[name]} in {files.shown(root)} are one file under two names: "
-            "delete them and run `make data`."
-        )
+        raise _unfit(TITLES[name], "holds one file under two names")
     return found
+
+
+def _unfit(what: str, why: str) -> DigitcnnError:
+    """The sentence on a data set or one of its files that cannot be used."""
+    place = files.shown(files.data_root())
+    return DigitcnnError(f"{what} in {place} {why}: delete it and run `make data`.")
 
 
 def _whole_labels(md5: dict[str, str]) -> bool:

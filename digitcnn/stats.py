@@ -30,7 +30,7 @@ class Spread(NamedTuple):
 
     mean: float
     std: float
-    count: int
+    count: int  # type: ignore[assignment]  # a tuple's method, which nobody needs here
 
 
 class Difference(NamedTuple):
@@ -62,7 +62,7 @@ def proportion(hits: int, total: int) -> Estimate:
     return Estimate(float(hits / total), float(interval.low), float(interval.high))
 
 
-def ratio(hits: int, total: int, other_hits: int, other_total: int) -> Estimate:
+def ratio(hits: float, total: float, other_hits: float, other_total: float) -> Estimate:
     """Ratio of two independent shares with Katz's log-normal interval (Katz et al. 1978).
 
     If a count is 0, half a case is added to both groups (and one to both totals), so that the
@@ -123,7 +123,7 @@ def stratified(
     sums = [np.bincount(strata, kind * values) for kind in (~exposed, exposed)]
     weights = sizes[0] * sizes[1] / (sizes[0] + sizes[1])
     if not weights.any():
-        return Difference(*[float("nan")] * 3, 1.0)
+        return Difference(np.nan, np.nan, np.nan, 1.0)
     free, with_it = (s / np.maximum(n, 1) for s, n in zip(sums, sizes, strict=True))
     value = float(weights @ (free - with_it) / weights.sum())
     means = np.where(exposed, with_it[strata], free[strata])
@@ -150,14 +150,14 @@ def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int = 10) -> n
     return metrics.confusion_matrix(labels, predicted, labels=np.arange(classes))
 
 
-def resampled(counts: np.ndarray, draws: int = DRAWS) -> np.ndarray:
-    """Bootstrap of a confusion matrix, (draws, 10, 10).
+def resampled(counts: np.ndarray) -> np.ndarray:
+    """Bootstrap of a confusion matrix, (`DRAWS`, 10, 10).
 
     To draw the images again with replacement is to draw the cells from a multinomial.
     """
     total = counts.sum()
-    cells = np.random.default_rng(SEED).multinomial(total, counts.ravel() / total, size=draws)
-    return cells.reshape(draws, *counts.shape)
+    cells = np.random.default_rng(SEED).multinomial(total, counts.ravel() / total, size=DRAWS)
+    return cells.reshape(DRAWS, *counts.shape)
 
 
 def class_scores(counts: np.ndarray) -> dict[str, np.ndarray]:
@@ -189,13 +189,6 @@ def percentiles(value: float, drawn: np.ndarray) -> Estimate:
         return Estimate(float(value), 0.0, 1.0)
     low, high = np.nanpercentile(drawn, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
     return Estimate(float(value), float(low), float(high))
-
-
-def mean_difference(before: np.ndarray, after: np.ndarray, draws: int = DRAWS) -> Estimate:
-    """Mean of ``after - before`` over paired samples (N,), with its percentile bootstrap."""
-    change, generator = after - before, np.random.default_rng(SEED)
-    drawn = [change[generator.integers(0, len(change), len(change))].mean() for _ in range(draws)]
-    return percentiles(change.mean(), np.array(drawn))
 
 
 def even(one: int, other: int) -> float:

@@ -266,7 +266,7 @@ def print_status(every: bool = False) -> int:
     if files.profile() == "full":  # the quick profile freezes no chapter
         parts |= {"stored results": stored_rows(every), "chapter": document_rows()}
     rows = [row for part in parts.values() for row in part]
-    wide, broad = (max(len(row[i]) for row in rows) for i in (0, 1))
+    wide, broad = (max(map(len, column)) for column in list(zip(*rows, strict=True))[:2])
     line = f"{{:<{wide}}}  {{:<{broad}}}  {{:>10}} {{:>7}} {{:>10}} {{:>7}}"
     for title, part in parts.items():
         if part:
@@ -367,5 +367,4 @@ def model_table(records: dict[str, dict]) -> pd.DataFrame:
         if path.is_file() and provenance.committed(f"models/{path.name}"):
             size = f"{path.stat().st_size / 1e6:.2f} MB"
             rows.append((path.name, f"{record['parameters']:,}", size, record["key"]))
-            files.noted(path)
     return pd.DataFrame(rows, columns=["file", "parameters", "size", "key"])

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -26,10 +25,10 @@ Arrays = dict[str, np.ndarray]
 # What a result depends on by its tokens, so that the code which looks it up does not count.
 NOT_CODE = (
     "files", "store", "sources.Source", "division.pool", "division.labels",
-    "division.split_indices", "runs.RunConfig", "runs.get", "runs.registry", "runs.stale",
-    "runs.reason", "runs.read_record", "runs.manifest", "runs.has_manifest", "runs.split_sizes",
-    "runs.kept_answers", "checkpoints.ensure", "checkpoints.load_model", "results.record",
-    "results.history", "results.answers",
+    "division.split_indices", "config.RunConfig", "runs.get", "runs.registry", "runs.stale",
+    "runs.reason", "runs.read_record", "manifests.manifest", "manifests.has_manifest",
+    "manifests.split_sizes", "config.kept_answers", "checkpoints.ensure", "checkpoints.load_model",
+    "results.record", "results.history", "results.answers",
 )  # fmt: skip
 
 
@@ -72,7 +71,7 @@ def digest_of(token: str) -> str:
     if kind == "result":
         path = files.cache_path(*f"{rest}.npz".split("/"))
         if not path.is_file():
-            raise DigitcnnError(f"{files.shown(path)} is missing: `make report` makes it again.")
+            raise files.unusable(path, "is missing", "`make report` makes it again")
         return read(path, only_about=True)[1]["checksum"][:16]
     if kind == "file":
         path = files.project_root() / rest
@@ -122,7 +121,7 @@ class Stored:
         """The result from its file. Raises `DigitcnnError` if it is missing or stale."""
         path = self.path(*args)
         if why := stale(path, self._inputs(*args)):
-            raise DigitcnnError(f"{files.shown(path)} is {why}: `make report` makes it again.")
+            raise files.unusable(path, f"is {why}", "`make report` makes it again")
         return read(path)[0]
 
     @staticmethod
@@ -168,29 +167,22 @@ def write(path: Path, arrays: Arrays, root: str, tokens: list[str]) -> None:
         "checksum": checksum(arrays),
     }
     about["seal"] = files.fingerprint(about)
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, about=np.array(json.dumps(about, sort_keys=True)), **arrays)
     files.remove_leftovers(path)
-    files.write_whole(path, buffer.getvalue())
+    text = json.dumps(about, sort_keys=True)
+    files.write_arrays(path, {"about": np.array(text)} | arrays)
 
 
 def read(path: Path, only_about: bool = False) -> tuple[Arrays, dict]:
     """Arrays of a stored result and what it was made from. Raises `DigitcnnError` if damaged."""
+    arrays = files.read_arrays(path, *(["about"] if only_about else []))
     try:
-        files.noted(path)
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            about = json.loads(str(archive["about"]))
-            wanted = [] if only_about else [name for name in archive.files if name != "about"]
-            arrays = {name: archive[name] for name in wanted}
-        seal = about.pop("seal")
-        whole = seal == files.fingerprint(about)
+        about = json.loads(str(arrays.pop("about")))
+        whole = about.pop("seal") == files.fingerprint(about)
         whole = whole and (only_about or about["checksum"] == checksum(arrays))
-    except Exception:  # zipfile and NumPy raise a dozen kinds on damaged bytes
+    except (KeyError, ValueError, TypeError, AttributeError):
         whole = False
     if not whole:
-        raise DigitcnnError(
-            f"{files.shown(path)} is damaged: delete it, and the next `make report` makes it again."
-        )
+        raise files.unusable(path, "is damaged", "delete it, and `make report` makes it again")
     return arrays, about
 
 
@@ -224,10 +216,6 @@ def stale(path: Path, tokens: list[str] | None = None) -> str:
 
 
 def checksum(arrays: Arrays) -> str:
-    """SHA-256 of named arrays: names, types, shapes and bytes."""
-    sha = hashlib.sha256()
-    for name in sorted(arrays):
-        value = np.ascontiguousarray(arrays[name])
-        sha.update(f"{name} {value.dtype.str} {value.shape};".encode())
-        sha.update(value.tobytes())
-    return sha.hexdigest()
+    """SHA-256 of named arrays, their byte order included; of a single number as of a list."""
+    lists = {name: np.atleast_1d(value) for name, value in arrays.items()}
+    return files.arrays_digest(lists, "{0.dtype.str}")

@@ -31,7 +31,6 @@ EVALUATION_BATCH = 100
 OPTIMIZERS = {
     "sgd": lambda groups: torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True),
     "adam": lambda groups: torch.optim.Adam(groups, lr=0.0),
-    "adamw": lambda groups: torch.optim.AdamW(groups, lr=0.0),
     "rmsprop": lambda groups: torch.optim.RMSprop(groups, lr=0.0),
 }
 
@@ -56,11 +55,6 @@ def cosine(step: int, steps: int) -> float:
     return 0.001 + 0.999 * (1 + math.cos(math.pi * step / steps)) / 2
 
 
-def step_decay(step: int, steps: int) -> float:
-    """A tenth after half of the steps, a hundredth after three quarters."""
-    return 0.1 ** ((step >= 0.5 * steps) + (step >= 0.75 * steps))
-
-
 def constant(step: int, steps: int) -> float:
     """The peak throughout."""
     return 1.0
@@ -69,7 +63,6 @@ def constant(step: int, steps: int) -> float:
 SCHEDULES = {
     "one-cycle": one_cycle,
     "cosine": cosine,
-    "step": step_decay,
     "constant": constant,
 }
 
@@ -116,7 +109,7 @@ def reproducible(seed: int, device: torch.device) -> Iterator[None]:
     before = (
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
-        torch.utils.deterministic.fill_uninitialized_memory,
+        torch.utils.deterministic.fill_uninitialized_memory,  # type: ignore[attr-defined]
         torch.backends.cudnn.benchmark,
     )
     try:
@@ -124,12 +117,12 @@ def reproducible(seed: int, device: torch.device) -> Iterator[None]:
             torch.manual_seed(seed)
             torch.use_deterministic_algorithms(True, warn_only=device.type != "cpu")
             # A debugging aid that costs time; no operation here reads new tensors unwritten.
-            torch.utils.deterministic.fill_uninitialized_memory = False
+            torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
             torch.backends.cudnn.benchmark = False
             yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-        torch.utils.deterministic.fill_uninitialized_memory = before[2]
+        torch.utils.deterministic.fill_uninitialized_memory = before[2]  # type: ignore[attr-defined]
         torch.backends.cudnn.benchmark = before[3]
 
 
@@ -241,7 +234,7 @@ class Training:
             part = held_out_part(config, source, name)
             self.held_out[name] = part.images.to(self.device), part.labels.to(self.device)
         std, mean = torch.std_mean(self.images.float() / 255, dim=(0, 2, 3))
-        self.model = build_model(config, mean.tolist(), std.tolist()).to(
+        self.model = build_model(config, mean.tolist(), std.tolist()).to(  # type: ignore[call-overload]
             self.device, memory_format=torch.channels_last
         )
         self.averaged = AveragedModel(
@@ -311,7 +304,7 @@ class Training:
             self._round_weights()
         if self.finished or self.config.evaluate_every_epoch:
             for name, (images, labels) in self.held_out.items():
-                found = evaluate(self.averaged.module, images, labels, size, self.epoch)
+                found = evaluate(self.averaged.module, images, labels, size, self.epoch)  # type: ignore[arg-type]
                 self.rows.setdefault(name, []).append(found)
 
     def _next_samples(self, count: int) -> Tensor:
@@ -369,7 +362,7 @@ def build_model(
     )
 
 
-def _moving_average(decay: float):
+def _moving_average(decay: float) -> Callable[..., None]:
     """Exponential moving average for `AveragedModel`, shorter while there is little to average.
 
     Without the warm-up the random initial weights would stay in the average of a short run. With a

@@ -83,7 +83,8 @@ def readable(run: runs.RunConfig) -> int:
                 }
                 assert int(about["epoch"]) == epoch == len(json.loads(about["seconds"]))
         elif path.suffix == ".txt":
-            results.read_metrics(path)
+            text = path.read_text()
+            assert text.startswith("epoch\t") and text.endswith("\n")
         elif path.suffix == ".json":
             files.read_json(path)
     if runs.record_path(run).is_file():

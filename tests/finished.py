@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from digitcnn import checkpoints, division, results, runs
+from digitcnn import checkpoints, division, files, results, runs, tensors
 from digitcnn.training import Metrics, build_model
 
 
@@ -32,8 +32,8 @@ def finish(run: str | runs.RunConfig) -> runs.RunConfig:
         "parameters": sum(p.numel() for p in model.parameters()),
         "finished": "2026-11-26 08:00 UTC",
         "diverged": None,
-        "weights_sha256": checkpoints._checksum(weights),
-        "answers_sha256": results.digest_of(answers),
+        "weights_sha256": tensors.checksum(weights),
+        "answers_sha256": files.arrays_digest(answers),
         "metrics_sha256": {split: results.sha256(text) for split, text in metrics.items()},
     }
     arrays = {name: value.numpy() for name, value in weights.items()}

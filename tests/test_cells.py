@@ -99,7 +99,7 @@ def test_a_failing_cell_is_named(book, tmp_path):
     with pytest.raises(offline.Problem) as error:
         offline.execute(book / "chapters/01-data.qmd", tmp_path / "fresh", book)
     assert str(error.value).startswith(
-        "chapters/01-data.qmd, cell bad-cell failed with ZeroDivisionError"
+        "chapters/01-data.qmd, cell bad-cell failed (ZeroDivisionError"
     )
     assert not (tmp_path / "fresh").exists()
 

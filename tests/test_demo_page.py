@@ -149,7 +149,7 @@ def test_files_and_examples_in_a_browser(served, page, tmp_path, monkeypatch):
     notice = '$("notice").textContent'
     page.click("[data-view=photo]")
     page.choose_file("#file", text)
-    assert page.wait_for(notice).startswith("The file is not a readable picture")
+    assert page.wait_for(f"{RESTS} && {notice}").startswith("The file is not a readable picture")
     page.choose_file("#file", blank)
     page.wait_for(f'!{notice} && {SAID}.every(said => said === "Blank: no ink was found")')
     count = page.wait_for('all("#examples button").length')
@@ -163,7 +163,31 @@ def test_files_and_examples_in_a_browser(served, page, tmp_path, monkeypatch):
     page.open(served.url)
     page.wait_for(f"limit === 1000 && drawn.length && {RESTS}")
     page.choose_file("#file", huge)
-    assert page.wait_for(notice).startswith("The file is too large")
+    assert page.wait_for(f"{RESTS} && {notice}").startswith("The file is too large")
+
+
+def test_while_a_picture_is_read_no_earlier_answer_stands_beside_it(page):
+    page.click("[data-view=photo]")
+    page.wait_for('all("#examples button").length')
+    page.click("#examples button:nth-child(1)")
+    page.wait_for(f"{RESTS} && {SHARES}.every(Boolean)")
+    page.evaluate("""(() => {
+      const old = fetch; self.held = [];
+      self.fetch = (path, ...more) => path.startsWith("api/picture") ? new Promise(done => {
+        held.push(() => done(old(path, ...more))); }) : old(path, ...more); })()""")
+    empty = [["", ""], [""] * 20]
+    page.click("#examples button:nth-child(2)")
+    page.wait_for("held.length === 1")
+    assert [page.evaluate(IMAGES), page.evaluate(SHARES)] == empty
+    assert page.evaluate('$("notice").textContent') == "Reading the picture …"
+    page.click("#examples button:nth-child(3)")
+    page.wait_for("Boolean(sent.next)")
+    page.evaluate("held.shift()()")
+    page.wait_for("held.length === 1")  # the second's answer has come, and is nobody's any more
+    assert [page.evaluate(IMAGES), page.evaluate(SHARES)] == empty
+    page.evaluate("held.shift()()")
+    page.wait_for(f"{RESTS} && {SHARES}.every(Boolean)")
+    assert "small and in a corner" in page.evaluate("seen.photo.spoken")
 
 
 def test_on_a_phone_both_answers_are_in_sight(page):

@@ -61,9 +61,8 @@ def test_locks_name_no_host_no_path_and_no_local_version(path):
         assert forbidden not in text, forbidden
 
 
-@pytest.mark.parametrize("name", ["report", "quarto-build"])
-def test_light_sets_are_part_of_the_full_one(name):
-    light = versions(ROOT / "requirements" / f"{name}.txt")
+def test_the_light_set_is_part_of_the_full_one():
+    light = versions(ROOT / "requirements" / "report.txt")
     full = versions(ROOT / "requirements" / "full.txt")
     assert {package: full.get(package) for package in light} == light
 
@@ -189,23 +188,6 @@ def test_an_unknown_set_is_refused():
     script = ROOT / "tools" / "environment.py"
     done = subprocess.run([sys.executable, script, "all"], capture_output=True, text=True)
     assert done.returncode == 2 and "report" in done.stderr and "Traceback" not in done.stderr
-
-
-def test_a_failed_quarto_is_not_tried_again_the_same_day(environment, monkeypatch, capsys):
-    environment.ensure("report")
-    monkeypatch.delenv("DIGITCNN_QUARTO", raising=False)
-    monkeypatch.setattr(environment.shutil, "which", lambda name: None)
-    tried = []
-    monkeypatch.setattr(environment, "run_until", lambda *step: tried.append(step) and False)
-    assert environment.quarto() is None
-    assert environment.quarto() is None
-    assert len(tried) == 1
-    assert capsys.readouterr().out.count("trying quarto-cli") == 1
-
-
-def test_a_step_of_the_quarto_installation_has_a_time_limit(environment, tmp_path):
-    endless = [sys.executable, "-c", "import time; time.sleep(36000)"]
-    assert not environment.run_until(endless, time.monotonic() + 0.5, tmp_path)
 
 
 def test_two_renders_at_once_take_turns(environment, monkeypatch, capsys):

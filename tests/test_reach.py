@@ -168,7 +168,7 @@ def annotate(package: Copy) -> None:
     package.edit("training", "def stage(resolutions: tuple[tuple[int, float], ...], share: float)",
                  "def stage(resolutions: list, share)")  # fmt: skip
     package.edit("training", "    end = 0.0\n", "    end: float = 0.0\n")
-    package.edit("training", "def _moving_average(decay: float):",
+    package.edit("training", "def _moving_average(decay: float) -> Callable[..., None]:",
                  "def _moving_average(decay: float) -> Callable[[list], None]:")  # fmt: skip
     package.edit("model", "CLASSES = 10", "CLASSES: int = 10")
 
@@ -238,7 +238,7 @@ def test_the_module_moved_a_field_and_an_entry_added_a_function_annotated(packag
     for change in (add_entries, annotate, comment, move_the_model):
         change(package)
     package.edit(
-        "runs", "    evaluate_every_epoch: bool = True\n",
+        "config", "    evaluate_every_epoch: bool = True\n",
         "    evaluate_every_epoch: bool = True\n"
         '    cutmix: float = dataclasses.field(default=0.0, metadata={"neutral": 0.0})\n',
     )  # fmt: skip

@@ -11,14 +11,14 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "digitcnn"
 # Of the core, each module may import those that stand before it.
 ORDER = (
-    "files", "reach", "observe", "runs", "toy", "sources", "division", "results", "predictions",
-    "data", "augmentation", "model", "training", "checkpoints", "provenance", "store", "status",
-    "accept", "grid", "cluster", "pictures", "inference", "ink", "preparation", "rejection",
-    "stats", "doctor",
+    "files", "reach", "observe", "config", "manifests", "runs", "toy", "sources", "division",
+    "results", "predictions", "data", "augmentation", "model", "training", "tensors", "checkpoints",
+    "provenance", "store", "status", "accept", "grid", "cluster", "pictures", "inference", "ink",
+    "preparation", "rejection", "stats", "doctor",
 )  # fmt: skip
 DOORS = ("cli", "__main__", "prediction_table")  # what a person types opens all rooms
 # Longer than a reader takes in at one sitting; to be divided, and none to be added.
-LONG = {"runs.py", "checkpoints.py", "training.py"}
+LONG = {"training.py"}
 
 
 def rooms() -> dict[str, list[Path]]:

@@ -136,14 +136,6 @@ def test_the_next_value_lies_where_it_is_predicted():
     assert stats.prediction([0.5]) == (0.5, -np.inf, np.inf)
 
 
-def test_mean_difference_of_pairs():
-    random = np.random.default_rng(0)
-    before = random.normal(size=2000)
-    found = stats.mean_difference(before, before + random.normal(0.1, 1, 2000))
-    assert found.low < found.value < found.high and found.low < 0.1 < found.high
-    assert found.high - found.low == pytest.approx(4 / 2000**0.5, rel=0.1)
-
-
 def test_samples_that_stand_alone_have_wilsons_interval():
     values = np.random.default_rng(0).random(900) < 0.2
     expected = stats.proportion(values.sum(), 900)

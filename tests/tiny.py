@@ -166,14 +166,7 @@ WebOnly
 ::: {.content-visible when-format="typst"}
 PaperOnly
 :::
-::: {.content-hidden unless-format="html"}
-WebToo
-:::
-[SpanWeb]{.content-visible when-format="html"}[SpanPaper]{.content-visible unless-format="html"}
-
-::: {.content-visible when-profile="quick"}
-QuickOnly
-:::
+[SpanWeb]{.content-visible when-format="html"}[SpanPaper]{.content-visible when-format="typst"}
 
 ```{=latex}
 \\NoLatexHere

@@ -150,11 +150,6 @@ def words(left_out: list[str]) -> str:
     return f", {' and '.join(found)} (their digests are in it)" if found else ""
 
 
-def readme(who: str, title: str, left_out: list[str]) -> str:
-    """The archive's README."""
-    return README.format(who=who, title=title, left_out=words(left_out))
-
-
 def problems(packed: dict[str, bytes]) -> list[str]:
     """What must not be packed: paths of this machine, and files that no mail takes."""
     found = []

@@ -15,7 +15,6 @@ import os
 import platform
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import sysconfig
@@ -31,7 +30,6 @@ NEEDS = {  # title, estimate, free disk in GB
     "full": ("the full environment", "2 to 10 minutes, about 3 GB to download on Linux", 10),
 }
 CUDA = r"(?m)^(nvidia-|cuda-|triton==).*\n(    .*\n?)*"  # what torch needs of it, in a lock
-QUARTO_LIMIT, QUARTO_RETRY = 120, 24 * 3600  # seconds
 
 
 class SetupError(Exception):
@@ -250,9 +248,9 @@ def environment(**more: str) -> dict:
 
 
 def quarto() -> Path | None:
-    """A Quarto of at least 1.9: ``DIGITCNN_QUARTO``, the PATH's, or one of `.venv`'s own.
+    """A Quarto of at least 1.9: ``DIGITCNN_QUARTO``, or the PATH's; None where there is none.
 
-    ``DIGITCNN_QUARTO=none`` asks for the renderer without it. None where there is no Quarto.
+    ``DIGITCNN_QUARTO=none`` asks for the renderer without it.
     """
     asked = os.environ.get("DIGITCNN_QUARTO")
     if asked == "none":
@@ -260,10 +258,7 @@ def quarto() -> Path | None:
     if asked and not quarto_version(asked) >= (1, 9):
         raise SetupError(f"DIGITCNN_QUARTO names {asked!r}, no Quarto of 1.9 or newer: unset it.")
     found = asked or shutil.which("quarto")
-    if found and quarto_version(found) >= (1, 9):
-        return Path(found)
-    with only_one():
-        return own_quarto()
+    return Path(found) if found and quarto_version(found) >= (1, 9) else None
 
 
 def quarto_version(program) -> tuple:
@@ -275,54 +270,20 @@ def quarto_version(program) -> tuple:
         return (0, 0)
 
 
-def own_quarto() -> Path | None:
-    """Quarto in an environment of its own below `.venv`; a failure is remembered for a day."""
-    folder, failed = VENV / "quarto", VENV / "quarto-failed.txt"
-    program = folder / "bin" / "quarto"
-    if program.is_file() and quarto_version(program) >= (1, 9):
-        return program
-    with contextlib.suppress(OSError):
-        if time.time() - failed.stat().st_mtime < QUARTO_RETRY:
-            return None
-    print(f"Quarto is not installed; trying quarto-cli (at most {QUARTO_LIMIT} s) …", flush=True)
-    shutil.rmtree(folder, ignore_errors=True)
-    deadline = time.monotonic() + QUARTO_LIMIT
-    pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--require-hashes"]
-    pip += ["--no-deps", "--no-build-isolation", "--no-input", "--requirement"]
-    steps = [
-        [PYTHON, "-m", "venv", folder],
-        # The package's build step downloads Quarto without a time limit: give its Python one.
-        [folder / "bin" / "python", "-c", "import sysconfig, pathlib; pathlib.Path(sysconfig.get"
-         "_path('purelib'), 'limit.pth').write_text('import socket; "
-         "socket.setdefaulttimeout(10)')"],
-        [*pip, lock_file("quarto-build")],
-        [*pip, lock_file("quarto")],
-    ]  # fmt: skip
-    temporary = VENV / "quarto-build"
-    temporary.mkdir(exist_ok=True)
-    made = all(run_until(step, deadline, temporary) for step in steps)
-    shutil.rmtree(temporary, ignore_errors=True)
-    if made and quarto_version(program) >= (1, 9):
-        return program
-    shutil.rmtree(folder, ignore_errors=True)
-    failed.write_text("Quarto could not be installed; it is tried again a day after this file.\n")
-    return None
-
-
-def run_until(command: list, deadline: float, temporary: Path) -> bool:
-    """Run a command quietly, with all it starts, until a deadline; whether it succeeded."""
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-        env={**os.environ, "TMPDIR": str(temporary)},
-    )  # fmt: skip
+def status_of(task: str, work) -> int:
+    """Do some work; return the exit status. What goes wrong is one sentence on stderr."""
     try:
-        return process.wait(max(0.1, deadline - time.monotonic())) == 0
-    except subprocess.TimeoutExpired:
-        return False
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        work()
+    except SetupError as error:
+        print(f"{task}: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"{task}: {error}; mend that, then start again.", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nInterrupted; start it again.", file=sys.stderr)
+        return 130
+    return 0
 
 
 def main(arguments: list) -> int:
@@ -331,18 +292,7 @@ def main(arguments: list) -> int:
     if len(arguments) != 1 or arguments[0] not in NEEDS:
         print(__doc__, file=sys.stderr)
         return 2
-    try:
-        ensure(arguments[0])
-    except SetupError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"Cannot set up .venv ({error}): mend that, then start again.", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("Interrupted; the next start sets it up again.", file=sys.stderr)
-        return 130
-    return 0
+    return status_of("Setting up .venv", lambda: ensure(arguments[0]))
 
 
 if __name__ == "__main__":

@@ -114,7 +114,7 @@ def restore(document: str) -> bool:
     return False
 
 
-def execute(document: str, config: dict, profiles: tuple[str, ...] = ()) -> float:
+def execute(document: str, config: dict) -> float:
     """Execute a document and exchange its results; the seconds that it took."""
     new = staging(document)
     began = time.monotonic()
@@ -125,7 +125,7 @@ def execute(document: str, config: dict, profiles: tuple[str, ...] = ()) -> floa
         # What is computed and stored in the first execution is read in the second, whose record
         # then says what an execution from the store depends on, no more.
         shutil.rmtree(new, ignore_errors=True)
-        observed = offline.execute(path, new, root, config, profiles, FIRST, LAST, REPRODUCIBLE)
+        observed = offline.execute(path, new, root, config, FIRST, LAST, REPRODUCIBLE)
         seen = json.loads(observed)
         if attempt == 1 and not any(_is_result(name) for name in seen["written"]):
             break
@@ -134,7 +134,7 @@ def execute(document: str, config: dict, profiles: tuple[str, ...] = ()) -> floa
         "profile": files.profile(),
         "source": source,
         "options": provenance.options_digest(),
-        "modules": {name: provenance.module_digest(name) for name in seen["modules"]},
+        "modules": {name: reach.module_digest(name) for name in seen["modules"]},
         "texts": {name: reach.text_digest(name) for name in seen["modules"]},
         "files": {
             name: provenance.file_digest(root / name)
@@ -181,13 +181,12 @@ def undisturbed():
         shutil.rmtree(local("staging"), ignore_errors=True)
 
 
-def freshen(documents: list[str], profiles: tuple[str, ...] = (), again: bool = False) -> None:
+def freshen(documents: list[str], again: bool = False) -> None:
     """Restore or execute documents (execute them whatever is kept, if `again`), a line for each.
 
-    Raises `DigitcnnError` or `offline.Problem` in a sentence; the documents before keep their
-    new results, the failed one and those after it their old ones.
+    Raises `DigitcnnError`; the documents before keep their new results, the failed one and those
+    after it their old ones.
     """
-    root = files.project_root()
     waiting = [document for document in documents if again or not restore(document)]
     for document in documents:
         if document not in waiting:
@@ -198,18 +197,16 @@ def freshen(documents: list[str], profiles: tuple[str, ...] = (), again: bool = 
         import nbclient  # noqa: F401
     except ImportError:
         raise DigitcnnError(
-            f"{waiting[0]} and {len(waiting) - 1} more have to be executed, which needs the full "
-            "environment: run `python3 tools/environment.py full`."
-            if len(waiting) > 1
-            else f"{waiting[0]} has to be executed, which needs the full environment: run "
+            f"To be executed: {', '.join(waiting)}, which needs the full environment: run "
             "`python3 tools/environment.py full`."
         ) from None
-    config = offline.load_config(root, list(profiles))
+    profile = files.profile().replace("full", "")
+    config = offline.load_config(files.project_root(), profile)
     with undisturbed():
         for number, document in enumerate(waiting, start=1):
             why = provenance.state(document)
             print(f"[{number}/{len(waiting)}] executing {document} ({why}) …", flush=True)
-            print(f"  {execute(document, config, profiles):.0f} s", flush=True)
+            print(f"  {execute(document, config):.0f} s", flush=True)
 
 
 def main(arguments: list[str]) -> int:
@@ -217,9 +214,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("documents", metavar="CHAPTER", nargs="*", help="default: all stale ones")
     parser.add_argument("--list", action="store_true", help="only print what would be executed")
-    parser.add_argument("--profile", default="", help="Quarto profile")
     options = parser.parse_args(arguments)
-    profiles = tuple(filter(None, [options.profile]))
     try:
         for document in recover():
             print(f"{document}: put back after an interruption.", file=sys.stderr)
@@ -234,8 +229,8 @@ def main(arguments: list[str]) -> int:
         if options.list:
             print("\n".join(name for name in stale if not restore(name)))
         else:
-            freshen(documents or stale, profiles, again=bool(documents))
-    except (DigitcnnError, offline.Problem) as problem:
+            freshen(documents or stale, again=bool(documents))
+    except DigitcnnError as problem:
         print(problem, file=sys.stderr)
         return 1
     except KeyboardInterrupt:

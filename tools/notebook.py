@@ -1,15 +1,11 @@
 """Make the assignment's notebook, executed: `make submission` puts it into the archive.
 
-    python tools/notebook.py FILE           # from the saved networks; needs the data sets
-    python tools/notebook.py --draft FILE   # without the results of runs that are not trained yet
-
 Its text and cells are those of ``tools/assignment2/``; where a marker names definitions of the
 module, their real source becomes the cell. ``DIGITCNN_PROFILE=quick`` makes it from toy data.
 """
 
 from __future__ import annotations
 
-import argparse
 import ast
 import os
 import re
@@ -21,8 +17,9 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import environment  # noqa: E402
+import offline  # noqa: E402
 
-from digitcnn import files, runs, status  # noqa: E402
+from digitcnn import runs, status  # noqa: E402
 from digitcnn.files import DigitcnnError  # noqa: E402
 from digitcnn.runs import RunConfig  # noqa: E402
 
@@ -31,7 +28,6 @@ NAME = "Assignment-2.ipynb"
 LARGEST = 3_000_000  # bytes
 MARKER = re.compile(r"^# %%(?: +(\[markdown\]|source|needs)(?: +(.*))?)?$", re.MULTILINE)
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
-LIMIT = 3600  # seconds a cell
 
 
 def source(module: str, names: Iterable[str]) -> str:
@@ -68,11 +64,6 @@ def needed(group: str) -> list[RunConfig]:
     return [run for run in every if runs.keeps_weights(run)] if group == "imbalance" else every
 
 
-def missing(group: str) -> list[RunConfig]:
-    """Those of the `needed` runs that are not current."""
-    return [run for run in needed(group) if runs.stale(run)]
-
-
 def hours(absent: list[RunConfig]) -> str:
     """What training some runs would take, in words."""
     jobs = min(status.cores(), len(absent))
@@ -98,7 +89,7 @@ def cells(draft: bool = False) -> list:
                 module, _, names = about.partition(": ")
                 made.append(v4.new_code_cell(source(module, names.split())))
                 made[-1].metadata["digitcnn"] = about
-            elif kind == "needs" and (absent := missing(about)):
+            elif kind == "needs" and (absent := [r for r in needed(about) if runs.stale(r)]):
                 lacking[about] = absent
                 words = f"*Not here yet: the results of {len(absent)} runs that are to be trained.*"
                 made.append(v4.new_markdown_cell(words))
@@ -136,25 +127,14 @@ def execute(book, folder: Path, tell: Callable[[int, int], None] = lambda done, 
     Raises `DigitcnnError` that names the cell and the error. What is written to stderr (progress
     of downloads, warnings) is not kept.
     """
-    from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError
-
-    client = NotebookClient(
-        book, kernel_name="python3", timeout=LIMIT, record_timing=False,
-        resources={"metadata": {"path": str(folder)}},
-        extra_arguments=["--log-level=40"],  # else each start warns that it listens on localhost
-        on_cell_complete=lambda cell, cell_index: tell(cell_index + 1, len(book.cells)),
-    )  # fmt: skip
-    try:
-        client.execute()
-    except CellExecutionError as error:
-        last = next(c for c in reversed(book.cells) if c.get("outputs"))
-        first = next((line for line in last.source.splitlines() if line.strip()), "")
-        why = " ".join(f"{error.ename}: {error.evalue}".split())[:300].rstrip(".")
-        raise DigitcnnError(f"The notebook's cell {first!r} failed ({why}): fix that.") from error
-    for cell in book.cells:
-        if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+    with offline.kernel(NAME, folder, dict(os.environ)) as run:
+        for number, cell in enumerate(book.cells, start=1):
+            if cell.cell_type == "code":
+                first = next((line for line in cell.source.splitlines() if line.strip()), "")
+                done = run(cell.source, f"cell {first!r}")
+                cell.execution_count = done.execution_count
+                cell.outputs = [o for o in done.outputs if o.get("name") != "stderr"]
+            tell(number, len(book.cells))
 
 
 def build(draft: bool = False, tell: Callable[[int, int], None] = lambda done, of: None) -> str:
@@ -164,7 +144,6 @@ def build(draft: bool = False, tell: Callable[[int, int], None] = lambda done, o
     metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
     book = nbformat.v4.new_notebook(cells=cells(draft), metadata=metadata)
     execute(book, ROOT, tell)
-    book.metadata = metadata  # the kernel adds its version
     check(book)
     nbformat.validate(book)
     text = nbformat.writes(book) + "\n"
@@ -185,26 +164,3 @@ def titled(text: str, who: str) -> str:
     line = re.sub(r"([\\`*_<>\[\]])", r"\\\1", who)
     book.cells[0].source = f"{title}\n\n**{line}**\n{rest}"
     return nbformat.writes(book) + "\n"
-
-
-def main(arguments: list[str]) -> int:
-    """Write the notebook where the command line says; return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("file", metavar="FILE", type=Path)
-    parser.add_argument("--draft", action="store_true", help="leave out what is not trained yet")
-    options = parser.parse_args(arguments)
-    try:
-        text = build(options.draft, lambda done, of: print(f"  cell {done} of {of}", flush=True))
-        files.write_whole(options.file, text)
-    except DigitcnnError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nInterrupted; nothing was written.", file=sys.stderr)
-        return 130
-    return 0
-
-
-if __name__ == "__main__":
-    os.environ.setdefault("DIGITCNN_PROFILE", "full")
-    sys.exit(main(sys.argv[1:]))

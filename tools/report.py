@@ -36,8 +36,6 @@ NOT_COPIED = (  # results, data and environments have no place in the quick run'
 BAD = re.compile(  # warnings that mean a broken report
     r"(?i)warn.*(unable to resolve|not found|could not (fetch|find|convert)|duplicate)"
 )
-# Of every kernel start, because it listens on localhost; and pandoc's options.
-NOISE = re.compile(r"IPKernelApp\] WARNING|^(pandoc|metadata) *$|^ +[a-z-]+:( |$)")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -51,26 +49,19 @@ def main(arguments: list) -> int:
         return 2
     with contextlib.suppress(ValueError):  # a thread gets no signals
         signal.signal(signal.SIGTERM, interrupt)
-    try:
+
+    def work() -> None:
         if task == "preview":
             preview()
-        else:
-            with environment.only_one("render"):
-                try:
-                    tidy()
-                    tasks[task](*map(document_of, filter(None, chosen)))
-                finally:
-                    tidy()
-    except SetupError as error:
-        print(f"make {task}: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"make {task}: {error}; fix that, then start again.", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nInterrupted; start it again.", file=sys.stderr)
-        return 130
-    return 0
+            return
+        with environment.only_one("render"):
+            try:
+                tidy()
+                tasks[task](*map(document_of, filter(None, chosen)))
+            finally:
+                tidy()
+
+    return environment.status_of(f"make {task}", work)
 
 
 def interrupt(*about: object) -> None:
@@ -163,13 +154,13 @@ def quick(document: str = "") -> None:
     names = {"DIGITCNN_PROFILE": "quick", "DIGITCNN_ROOT": str(project), "DIGITCNN_TRAIN": ""}
     print(f"{BANNER}.")
     if document:
-        step("execute.py", project, document, "--profile", "quick", **names)
+        step("execute.py", project, document, **names)
         page = target / f"{Path(document).name}.html"
         step("offline", project, "--page", document, "--output", str(page), "--banner", BANNER)
         announce("Quick page", [page], began)
         return
     step("train", project, "--all", **names)
-    step("execute.py", project, "--profile", "quick", **names)
+    step("execute.py", project, **names)
     render(project, quarto, project / "_book.new", profile="quick", **names)
     html, pdf = check(project / "_book.new")
     (project / "_book.new").rename(target / "book")
@@ -209,13 +200,13 @@ def render(project: Path, quarto: Path | None, output: Path, profile: str = "", 
             command += ["--banner", BANNER]
     command += ["--profile", profile] if profile else []
     env = environment.environment(PYTHONUNBUFFERED="1", **more)
-    log = follow(command, project, env, show_all=False)
+    log = follow(command, project, env)
     bad = next((line for line in log if BAD.search(line)), None)
     if bad:
         raise SetupError(f"The render has broken references, see {LOG.name}: {bad.strip()}")
 
 
-def follow(command: list, folder: Path, env: dict, show_all: bool) -> list:
+def follow(command: list, folder: Path, env: dict) -> list:
     """Run a renderer; show its progress; return its output's lines, which `LOG` keeps."""
     lines = []
     with LOG.open("w", encoding="utf-8") as log:
@@ -228,16 +219,13 @@ def follow(command: list, folder: Path, env: dict, show_all: bool) -> list:
                 line = COLOUR.sub("", line).rstrip()
                 log.write(line + "\n")
                 lines.append(line)
-                progress = re.match(r"\[ *\d+/\d+\] ", line)
-                if line and not NOISE.search(line) and (show_all or progress):
+                if re.match(r"\[ *\d+/\d+\] ", line):
                     print(f"  {line}", flush=True)
             status = process.wait()
         finally:
             end(process)
     if status:
-        tail = [line for line in lines if line.strip()][-15:]
-        if not show_all:
-            print("\n".join(tail), file=sys.stderr)
+        print("\n".join([line for line in lines if line.strip()][-15:]), file=sys.stderr)
         errors = [line for line in lines if re.match(r"\s*\w*(Error|ERROR|error): ", line)]
         why = f" ({errors[-1].strip()})" if errors else ""
         raise SetupError(f"The renderer ended with status {status}{why}: see {LOG.name}.")

@@ -38,10 +38,6 @@ MARKS = "'’‘ʼʻ·・׳״"  # signs in the place of letters
 RESERVED = re.compile(r"(?i)(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])")  # by Windows
 
 
-class Incomplete(Exception):
-    """What is missing from a submission, as a list of sentences."""
-
-
 # What was typed ----------------------------------------------------------------------------------
 
 
@@ -122,27 +118,18 @@ def main(arguments: list) -> int:
         print(__doc__, file=sys.stderr)
         return 2
     name, roll, date, draft = [*arguments, "", ""][:4]
-    try:
-        name = checked(name, "NAME", "Ada Lovelace", " -.,\u200c\u200d")
-        roll = checked(roll, "ROLL", "M23-001", " -_.")
-        stem, day = stem_of(name, roll), day_of(date)
+
+    def work() -> None:
+        named = checked(name, "NAME", "Ada Lovelace", " -.,\u200c\u200d")
+        number = checked(roll, "ROLL", "M23-001", " -_.")
+        stem, day = stem_of(named, number), day_of(date)
         with environment.only_one("render"):
-            submit(name, roll, stem, day, bool(draft))
-    except Incomplete as problem:
-        lines = problem.args[0]
-        print(f"make submission: nothing was packed, {len(lines)} to mend:", file=sys.stderr)
-        print("\n".join(f"- {line}" for line in lines), file=sys.stderr)
-        return 1
-    except (SetupError, files.DigitcnnError) as error:
-        print(f"make submission: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"make submission: {error}; mend that, then start again.", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nInterrupted; nothing was packed.", file=sys.stderr)
-        return 130
-    return 0
+            try:
+                submit(named, number, stem, day, bool(draft))
+            except files.DigitcnnError as error:
+                raise SetupError(str(error)) from error
+
+    return environment.status_of("make submission", work)
 
 
 # The steps ---------------------------------------------------------------------------------------
@@ -172,7 +159,12 @@ def submit(name: str, roll: str, stem: str, day: datetime.date, draft: bool) -> 
     say(5, "archive")
     sources, left_out = archive.project(author, day, sum(map(archive.packed_size, packed.values())))
     packed |= {f"project/{where}": content for where, content in sources.items()}
-    packed["README.md"] = archive.readme(f"{author}, {day}", book()["title"], left_out).encode()
+    about = {
+        "who": f"{author}, {day}",
+        "title": book()["title"],
+        "left_out": archive.words(left_out),
+    }
+    packed["README.md"] = archive.README.format(**about).encode()
     stop_if(archive.problems(packed))
     path = ROOT / os.fsdecode(f"{stem}.zip".encode())
     files.write_whole(path, archive.zipped(stem, packed, day))
@@ -182,8 +174,8 @@ def submit(name: str, roll: str, stem: str, day: datetime.date, draft: bool) -> 
     size = path.stat().st_size
     limit = archive.LIMIT / 1e6
     fits = "fits a mail" if size <= archive.LIMIT else f"too large for a mail (at most {limit:.0f})"
-    out = archive.words(left_out)
-    print(f"{stem}.zip: {size / 1e6:.1f} MB, {fits}; left out: the data sets, the web pages{out}.")
+    out = f"the data sets, the web pages{about['left_out']}"
+    print(f"{stem}.zip: {size / 1e6:.1f} MB, {fits}; left out: {out}.")
     return path
 
 
@@ -193,9 +185,10 @@ def say(number: int, what: str) -> None:
 
 
 def stop_if(problems: list[str]) -> None:
-    """Raise `Incomplete` if there are any problems."""
+    """Raise a `SetupError` that lists the problems if there are any."""
     if problems:
-        raise Incomplete(problems)
+        lines = "\n- ".join([f"nothing was packed, {len(problems)} to mend:", *problems])
+        raise SetupError(lines)
 
 
 def training_needed(draft: bool) -> list[str]:

@@ -26,7 +26,7 @@ EXAMPLES = (
     "digitcnn demo",
     "digitcnn demo --port 9000 --no-browser",
     "digitcnn demo --terminal",
-    "digitcnn demo --terminal --data mnist --class 7 --wrong --seed 1",
+    "digitcnn demo --terminal --seed 1",
 )
 SHADES = " .:-=+*#%@"  # from dark to bright, where there is no colour
 BAR = 10  # characters
@@ -39,22 +39,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     page.add_argument("--no-browser", action="store_true", help="only print the page's address")
     text = parser.add_argument_group("the terminal")
     text.add_argument("--terminal", action="store_true", help="the page's samples as text")
-    text.add_argument("--data", metavar="NAME", help="mnist or svhn (default: svhn)")
-    text.add_argument("--class", metavar="C", type=int, dest="digit", help="of class C, 0 to 9")
-    text.add_argument("--wrong", action="store_true", help="misclassified by their own network")
     text.add_argument("--seed", metavar="S", type=int, help="the same samples each time")
-    text.add_argument("--plain", action="store_true", help="neither colour nor special characters")
 
 
 def demo_command(options: argparse.Namespace) -> None:
     """Show the demonstration until Ctrl-C, q or the end of the input."""
-    given = [options.data, options.digit, options.seed, options.wrong or None]
-    if not options.terminal and any(each is not None for each in given):
-        raise DigitcnnError("--data, --class, --wrong and --seed belong to --terminal: add it.")
+    if not options.terminal and options.seed is not None:
+        raise DigitcnnError("--seed belongs to --terminal: add it.")
     if options.terminal and (options.port is not None or options.no_browser):
-        raise DigitcnnError("--port and --no-browser belong to the page: leave them away.")
-    if options.digit not in (None, *range(10)):
-        raise DigitcnnError(f"--class {options.digit}: give a digit from 0 to 9.")
+        raise DigitcnnError("--port and --no-browser belong to the page: omit them.")
     if options.seed is not None and options.seed < 0:
         raise DigitcnnError(f"--seed {options.seed}: give a number from 0.")
     files.profile()
@@ -95,10 +88,9 @@ def in_terminal(options: argparse.Namespace) -> None:
     from .session import Answers
 
     answers = Answers(options.seed)
-    name, digit = sources.checked(options.data or "svhn"), options.digit
-    wrong = name if options.wrong else None
+    name, digit, wrong = "svhn", None, None
     load(answers, *(f"model {model}" for model in sources.NAMES), f"data {name}")
-    fancy = not options.plain and colourful()
+    fancy = colourful()
     while True:
         try:
             load(answers, f"data {name}", *([f"stored {wrong} {name}"] if wrong else []))

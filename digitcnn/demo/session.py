@@ -182,7 +182,7 @@ def test_images(name: str) -> data.Split:
 def stored_predictions(model: str, name: str) -> predictions.Predictions:
     """What a model said of a test split when it was finished; nothing is computed or trained."""
     if why := runs.stale(runs.get(model)):
-        refuse(f"the run {model} ({why})")
+        raise DigitcnnError(f"The run {model} is {why}: `digitcnn train {model}` makes it.")
     return predictions.predict(model, name, "test")
 
 
@@ -203,10 +203,3 @@ def stored_map(model: str, name: str) -> dict:
     names = {digit: at.round().tolist() for digit, at in class_anchors(points, labels).items()}
     colours = [to_hex(CLASS_COLOURS[digit]) for digit in range(CLASSES)]
     return {"points": points, "labels": labels, "names": names, "colours": colours}
-
-
-def refuse(kept: str) -> None:
-    """Raise the sentence for a stored result that is missing or stale."""
-    raise DigitcnnError(
-        f"cache/{kept}.npz is missing or of another model: `make report` makes it again."
-    )

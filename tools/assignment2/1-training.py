@@ -97,6 +97,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -113,13 +114,14 @@ from torch.optim.swa_utils import AveragedModel
 
 os.environ.setdefault("DIGITCNN_TRAIN", "never")  # no stored run is made again unasked
 from digitcnn import augmentation, checkpoints, files, predictions, results, runs, sources
-from digitcnn.checkpoints import _stored, differences, read_tensors, record_path, weights_path
+from digitcnn.checkpoints import differences, record_path, weights_path
 from digitcnn.data import held_out_part, training_part
 from digitcnn.files import DigitcnnError
 from digitcnn.pictures import to_images
 from digitcnn.report import imbalance, representation
 from digitcnn.runs import RunConfig
 from digitcnn.sources import TITLES, Source
+from digitcnn.tensors import read_tensors, stored_value
 
 NAMES = tuple(TITLES)  # "mnist", "svhn"
 plt.rcParams.update({"figure.dpi": 80, "font.size": 8, "figure.constrained_layout.use": True})

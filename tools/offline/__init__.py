@@ -8,35 +8,11 @@ executes a chapter and freezes what its cells show. What this book uses is known
 refused by name.
 """
 
-from .book import (
-    FORMATS,
-    Problem,
-    book_info,
-    items,
-    load_config,
-    load_document,
-    passages,
-    read_source,
-    write_whole,
-)
-from .cells import execute, inline, kernel
-from .rendering import main, references, render, render_page
+from .book import FORMATS, Problem, items, load_config, load_document
+from .cells import execute, kernel
+from .rendering import main, references
 
 __all__ = [
-    "FORMATS",
-    "Problem",
-    "book_info",
-    "execute",
-    "inline",
-    "items",
-    "kernel",
-    "load_config",
-    "load_document",
-    "main",
-    "passages",
-    "read_source",
+    "FORMATS", "Problem", "execute", "items", "kernel", "load_config", "load_document", "main",
     "references",
-    "render",
-    "render_page",
-    "write_whole",
-]
+]  # fmt: skip

@@ -16,7 +16,7 @@ local NAME = {fig = "Figure", tbl = "Table", eq = "Equation", sec = "Section"}
 local CALLOUTS = {note = true, tip = true, warning = true, important = true, caution = true}
 local KNOWN = {}                -- classes of a Div that need nothing, or are treated below
 for class in ([[cell cell-output cell-output-display cell-output-markdown cell-output-stdout
-    cell-output-stderr content-visible content-hidden refs references csl-bib-body hanging-indent
+    cell-output-stderr content-visible refs references csl-bib-body hanging-indent
     unnumbered hidden]]):gmatch "%S+" do KNOWN[class] = true end
 local NBSP = "\u{a0}"
 
@@ -151,16 +151,12 @@ end
 
 -- Whether Quarto would show the element.  (For Quarto, Typst output is not the format "pdf".)
 local function visible(el)
-  local a, hidden = el.attributes, el.classes:includes "content-hidden"
-  if not hidden and not el.classes:includes "content-visible" then return true end
-  local function format(name) return name and (name:match "^html" and "html" or name) == job.format end
-  local function profile(name) return pandoc.List(job.profiles):includes(name) end
-  local match = (not a["when-format"] or format(a["when-format"]))
-    and not format(a["unless-format"])
-    and (not a["when-profile"] or profile(a["when-profile"]))
-    and not profile(a["unless-profile"])
-  if a["when-meta"] or a["unless-meta"] then unknown "when-meta" end
-  return (not match) == hidden
+  if el.classes:includes "content-hidden" then unknown "content-hidden" end
+  if not el.classes:includes "content-visible" then return true end
+  for key in pairs(el.attributes) do
+    if key ~= "when-format" then unknown("the attribute " .. key) end
+  end
+  return (el.attributes["when-format"] or ""):gsub("^html.*", "html") == job.format
 end
 
 local function Div(div)

@@ -7,11 +7,12 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
+
+from digitcnn.files import DigitcnnError
 
 FORMATS = {"html": "html", "pdf": "typ"}  # the name of the frozen file: the ending of the output
 CELL = re.compile(
@@ -19,7 +20,7 @@ CELL = re.compile(
 )
 
 
-class Problem(Exception):
+class Problem(DigitcnnError):
     """Something the user has to put right; its text is the whole message."""
 
 
@@ -41,14 +42,12 @@ def read_yaml(path: Path) -> dict:
         raise Problem(f"{path.name} is not valid YAML: {' '.join(str(err).split())}.") from err
 
 
-def load_config(root: Path, profiles: list[str]) -> dict:
-    """Read ``_quarto.yml`` and merge the files of the active profiles over it."""
+def load_config(root: Path, profile: str = "") -> dict:
+    """Read ``_quarto.yml`` and merge the file of the active profile over it."""
     if not (root / "_quarto.yml").exists():
         raise Problem(f"{root} has no _quarto.yml; give the project's folder with --project.")
     config = read_yaml(root / "_quarto.yml")
-    for profile in reversed(profiles):
-        config = merge(config, read_yaml(root / f"_quarto-{profile}.yml"))
-    return config
+    return merge(config, read_yaml(root / f"_quarto-{profile}.yml")) if profile else config
 
 
 def items(config: dict) -> list[dict]:
@@ -64,9 +63,13 @@ def items(config: dict) -> list[dict]:
 
 def option(key: str, config: dict, default=None):
     """An option of the project, or of its HTML format."""
-    formats = config.get("format")
-    nested = formats.get("html") if isinstance(formats, dict) else None
-    return config.get(key, (nested if isinstance(nested, dict) else {}).get(key, default))
+    return config.get(key, of_format(config, "html").get(key, default))
+
+
+def of_format(config: dict, name: str) -> dict:
+    """The options of a format, by Quarto's name for it."""
+    own = (config.get("format") or {}).get(name)
+    return own if isinstance(own, dict) else {}  # "default" stands for none
 
 
 def book_info(config: dict) -> dict:
@@ -74,11 +77,6 @@ def book_info(config: dict) -> dict:
     book = config.get("book") or {}
     authors = book.get("author") or []
     date = str(book.get("date") or "")
-    if date in ("today", "now", "last-modified"):
-        epoch = os.environ.get("SOURCE_DATE_EPOCH")  # for reproducible builds
-        now = datetime.datetime.now(datetime.UTC)
-        date = (datetime.datetime.fromtimestamp(int(epoch), datetime.UTC) if epoch else now).date()
-        date = date.isoformat()
     if re.fullmatch(r"\d{4}-\d\d-\d\d", date):
         day = datetime.date.fromisoformat(date)
         date = f"{day.day} {day:%B %Y}"
@@ -161,17 +159,3 @@ def load_document(root: Path, item: dict, fmt: str, freeze: Path | None, config:
         "code_fold": str(option("code-fold", config, False)).lower(),
         "code_summary": str(option("code-summary", config, "Code")),
     }
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as out:
-            out.write(data)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -15,15 +15,17 @@ import re
 import shutil
 from pathlib import Path
 
+from digitcnn import files
+
 from .book import (
     FORMATS,
     Problem,
     document_hash,
     load_config,
+    of_format,
     option,
     passages,
     read_source,
-    write_whole,
 )
 
 INLINE = re.compile(r"(?<!`)`\{python\}\s+([^`\n]+)`")
@@ -49,7 +51,7 @@ OWN = {"label", "fig-cap", "fig-alt", "tbl-cap", "tbl-colwidths", "code-fold", "
 
 
 def execute(
-    qmd_path: Path, folder: Path, root: Path, config=None, profiles=(), first="", last="", more=()
+    qmd_path: Path, folder: Path, root: Path, config=None, first="", last="", more=()
 ) -> str:
     """Run a document's Python cells in one kernel and write frozen results for both formats.
 
@@ -57,7 +59,7 @@ def execute(
     returned is what the last one prints. `more` is added to the kernel's environment.
     """
     qmd_path, root = Path(qmd_path).resolve(), root.resolve()
-    config = load_config(root, list(profiles)) if config is None else config
+    config = load_config(root) if config is None else config
     name = qmd_path.relative_to(root).as_posix()
     source = read_source(qmd_path, root)
     defaults = {fmt: execution(fmt, config) for fmt in FORMATS}
@@ -66,14 +68,7 @@ def execute(
     environment = {
         **os.environ,
         "QUARTO_PROJECT_ROOT": str(root),
-        "QUARTO_PROJECT_DIR": str(root),
-        "QUARTO_DOCUMENT_PATH": str(qmd_path.parent),
         "QUARTO_DOCUMENT_FILE": qmd_path.name,
-        "QUARTO_PROFILE": ",".join(profiles),
-        "QUARTO_FIG_WIDTH": str(size["width"]),
-        "QUARTO_FIG_HEIGHT": str(size["height"]),
-        "QUARTO_FIG_DPI": str(size["dpi"]),
-        "QUARTO_FIG_FORMAT": "svg",
         **dict(more),
     }
     texts: dict[str, list[str]] = {fmt: [] for fmt in FORMATS}
@@ -104,20 +99,18 @@ def execute(
         told = run(last, "the last cell").outputs[-1].text if last else ""
     shutil.rmtree(folder, ignore_errors=True)
     for file, data in figures.items():
-        write_whole(folder / FIGURES / file, data)
+        files.write_whole(folder / FIGURES / file, data)
     for fmt, ending in FORMATS.items():
         result = {"engine": "jupyter", "markdown": "".join(texts[fmt])}
         result |= {"supporting": [f"{qmd_path.stem}_files"], "filters": [], "includes": {}}
         data = json.dumps({"hash": document_hash(qmd_path), "result": result}, indent=2)
-        write_whole(folder / "execute-results" / f"{ending}.json", data.encode())
+        files.write_whole(folder / "execute-results" / f"{ending}.json", data)
     return told
 
 
 def execution(fmt: str, config: dict) -> dict:
     """Options of cells in a format, of which its own count before those of all formats."""
-    formats = config.get("format")
-    own = (formats if isinstance(formats, dict) else {}).get("typst" if fmt == "pdf" else fmt)
-    own = own if isinstance(own, dict) else {}
+    own = of_format(config, "typst" if fmt == "pdf" else fmt)
     return ON | (config.get("execute") or {}) | {key: own[key] for key in ON if key in own}
 
 
@@ -149,7 +142,8 @@ def kernel(name: str, folder: Path, environment: dict):
             client.execute_cell(cell, len(book.cells) - 1)
         except (CellExecutionError, DeadKernelError) as err:
             what = f"{getattr(err, 'ename', type(err).__name__)}: {getattr(err, 'evalue', err)}"
-            raise Problem(f"{name}, {where} failed with {' '.join(what.split())}") from None
+            what = " ".join(what.split())[:300].rstrip(".")
+            raise Problem(f"{name}, {where} failed ({what}): fix that.") from None
         outputs = []  # the kernel may send what a cell prints in several pieces
         for out in cell.outputs:
             last = outputs[-1] if outputs else {}

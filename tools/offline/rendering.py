@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import subprocess
 import sys
 import tempfile
 import urllib.parse
 from pathlib import Path
+
+from digitcnn import files
 
 from .book import (
     FORMATS,
@@ -19,9 +20,9 @@ from .book import (
     items,
     load_config,
     load_document,
+    of_format,
     option,
     output_stem,
-    write_whole,
 )
 
 HERE = Path(__file__).resolve().parent
@@ -59,10 +60,10 @@ def run_pandoc(job: dict, config: dict, root: Path, extra: list[str]) -> tuple[s
     return done.stdout, report
 
 
-def new_job(docs: list, fmt: str, root: Path, work: str, profiles=()) -> dict:
+def new_job(docs: list, fmt: str, root: Path, work: str) -> dict:
     """What book.lua needs of the whole book."""
     kind = "html" if fmt == "html" else "typst"
-    return {"format": kind, "root": str(root), "work": work, "docs": docs, "profiles": [*profiles]}
+    return {"format": kind, "root": str(root), "work": work, "docs": docs}
 
 
 def references(docs: list, fmt: str, root: Path, config: dict) -> dict:
@@ -133,10 +134,8 @@ def to_html(job: dict, config: dict, root: Path, banner: str, pdf: str, resource
 def to_typst(job: dict, config: dict, root: Path, banner: str) -> str:
     """The book in Typst's markup, in the template that Quarto uses too."""
     info = about_book(config)
-    formats = config.get("format")
-    own = formats.get("typst") if isinstance(formats, dict) else None
     about = {**info, "by-author": [{"name": {"literal": name}} for name in info["author"]]}
-    about["toc-depth"] = (own if isinstance(own, dict) else {}).get("toc-depth", 2)
+    about["toc-depth"] = of_format(config, "typst").get("toc-depth", 2)
     about["banner"] = escaped(banner)
     parts = [HERE / "definitions.typ", ASSETS / "page.typ", ASSETS / "typst-show.typ"]
     template = "\n".join([*(path.read_text("utf-8") for path in parts), "$body$"])
@@ -182,30 +181,28 @@ def to_pdf(text: str, work: Path) -> bytes:
     return pdf
 
 
-def render(
-    root: Path, fmt: str, freeze: Path, output: Path, config: dict, banner="", profiles=()
-) -> Path:
+def render(root: Path, fmt: str, freeze: Path, output: Path, config: dict, banner: str) -> Path:
     """Render one format, "html" or "pdf", and return the file written."""
     docs = [load_document(root, item, fmt, freeze, config) for item in items(config)]
     pdf = f"{output_stem(config, root)}.pdf"
     with tempfile.TemporaryDirectory() as work:
-        job = new_job(docs, fmt, root, work, profiles)
+        job = new_job(docs, fmt, root, work)
         if fmt == "html":
             patterns = (config.get("project") or {}).get("resources") or []
             found = [path for each in patterns for path in sorted(root.glob(each.lstrip("/")))]
             resources = [path.relative_to(root) for path in found]
             path, data = output / "index.html", to_html(job, config, root, banner, pdf, resources)
             for name in resources:
-                write_whole(output / name, (root / name).read_bytes())
+                files.write_whole(output / name, (root / name).read_bytes())
         else:
             path = output / pdf
             data = to_pdf(to_typst(job, config, root, banner), Path(work))
-    write_whole(path, data)
+    files.write_whole(path, data)
     return path
 
 
 def render_page(
-    root: Path, document: str, freeze: Path, path: Path, config: dict, banner="", profiles=()
+    root: Path, document: str, freeze: Path, path: Path, config: dict, banner: str
 ) -> Path:
     """Render one document alone as HTML; what it refers to elsewhere is only numbered."""
     file = f"{document}.qmd"
@@ -214,9 +211,9 @@ def render_page(
         for item in items(config)
     ]
     with tempfile.TemporaryDirectory() as work:
-        job = new_job(docs, "html", root, work, profiles) | {"only": file}
+        job = new_job(docs, "html", root, work) | {"only": file}
         page = to_html(job, config, root, banner, "", [])
-    write_whole(path, page)
+    files.write_whole(path, page)
     return path
 
 
@@ -226,27 +223,24 @@ def main(argv: list[str] | None = None) -> int:
     project = HERE.parents[1]
     parser.add_argument("--project", type=Path, default=project, help="folder of _quarto.yml")
     parser.add_argument("--to", choices=[*FORMATS], action="append", help="format (default: both)")
-    profile = os.environ.get("QUARTO_PROFILE", "")
-    parser.add_argument("--profile", default=profile, help="profiles, with commas between them")
+    parser.add_argument("--profile", default="", help="of _quarto-PROFILE.yml")
     parser.add_argument("--freeze", type=Path, help="folder of frozen results (default: _freeze)")
     parser.add_argument("--output", type=Path, help="output folder (default: the project's)")
     parser.add_argument("--page", metavar="DOCUMENT", help="one document alone, as HTML")
     parser.add_argument("--banner", default="", help="text to show on every page")
     args = parser.parse_args(argv)
     root = args.project.resolve()
-    profiles = [p.strip() for p in args.profile.split(",") if p.strip()]
     try:
-        config = load_config(root, profiles)
+        config = load_config(root, args.profile)
         freeze = (args.freeze or root / "_freeze").resolve()
         output = args.output or root / (config.get("project") or {}).get("output-dir", "_book")
-        about = (config, args.banner, profiles)
-        if args.page:
-            paths = [render_page(root, args.page, freeze, args.output, *about)]
-        else:
-            paths = (render(root, fmt, freeze, output, *about) for fmt in args.to or FORMATS)
-        for path in paths:
+        for fmt in ["html"] if args.page else args.to or FORMATS:
+            if args.page:
+                path = render_page(root, args.page, freeze, output, config, args.banner)
+            else:
+                path = render(root, fmt, freeze, output, config, args.banner)
             print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
-    except Problem as problem:
+    except files.DigitcnnError as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 1
     except ImportError as err:

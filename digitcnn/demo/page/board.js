@@ -13,11 +13,15 @@ async function send(kind, blob) {  // the newest picture wins
     found.spoken = [kind === "photo" ? photoName : taken || "Your drawing",
       kind === "draw" && (paper === "black" ? "white on black" : "black on white"),
       prepare[kind] === "auto" ? "digit found first" : "whole picture"].filter(Boolean).join(", ");
-    if (kind === "photo" || inked) seen[kind] = found;  // unless cleared meanwhile
-    if (view === kind) notice();
+    if (kind === "photo" ? blob === given.photo : inked) {  // unless cleared, or another chosen
+      seen[kind] = found;
+      if (view === kind) notice();
+    }
   } catch (error) {
-    delete seen[kind];
-    notice(error.message);
+    if (blob === given[kind]) {
+      delete seen[kind];
+      notice(error.message);
+    }
   }
   sent.busy = false;
   show();
@@ -132,12 +136,18 @@ all("[data-paper]").forEach(button => button.addEventListener("click", () => {
 const shot = $("photo"), film = shot.getContext("2d");
 
 async function take(file, name = file.name) {
-  photoName = `Picture: ${name}`;
+  [photoName, given.photo] = [`Picture: ${name}`, file];
+  delete seen.photo;  // of the one before
   open("photo");
-  photo = await createImageBitmap(file).catch(() => null);
+  notice("Reading the picture …");
+  sent.due++;
+  const image = await createImageBitmap(file).catch(() => null);
+  sent.due--;
+  if (given.photo !== file) return;  // another one was chosen meanwhile
+  photo = image;
   $("shot").hidden = $("crop").hidden = !photo;
-  await send("photo", file);
   frame();
+  await send("photo", file);
 }
 
 function frame(square) {  // the photograph, and the part that is chosen of it

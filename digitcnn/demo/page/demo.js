@@ -31,6 +31,7 @@ function notice(text = "") {
 function announce() {  // to a screen reader, once, when a step has come to rest
   clearTimeout(saying);
   saying = setTimeout(() => {
+    if (sent.busy || sent.due) return announce();  // what is being read will be told
     const item = seen[view], empty = { draw: "The drawing board is empty.", photo: "No picture is chosen." };
     const answers = MODELS.map(model => [`${TITLES[model]} network:`,
       ...all(".answer p *", cards[model]).map(part => part.textContent)].join(" "));
