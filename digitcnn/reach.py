@@ -113,7 +113,16 @@ def module(name: str) -> Module | None:
     path = _PACKAGE.joinpath(*name.split("."))
     folder = name if path.is_dir() else name.rpartition(".")[0]
     path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-    return Module(name, path.read_text(encoding="utf-8"), folder) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        return Module(name, path.read_text(encoding="utf-8-sig"), folder)
+    except (SyntaxError, ValueError) as error:  # half typed; no UTF-8
+        raise files.DigitcnnError(
+            f"{_PACKAGE.name}/{path.relative_to(_PACKAGE)} is not valid Python "
+            f"({str(error).split(' (')[0]}, line {getattr(error, 'lineno', None) or 1}): finish or "
+            "undo the edit."
+        ) from error
 
 
 def read_now() -> None:

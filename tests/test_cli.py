@@ -89,6 +89,26 @@ def test_an_error_is_one_sentence_and_no_traceback(tmp_path):
     assert "MNIST is not complete" in one_sentence(done)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("arguments", [["status"], ["status", "--all"]])  # little and much output
+def test_a_full_disk_behind_the_output_is_one_sentence(tmp_path, arguments):
+    env = {k: v for k, v in os.environ.items() if not k.startswith("DIGITCNN_")}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "digitcnn", *arguments], stdout=full, stderr=subprocess.PIPE,
+            text=True, cwd=ROOT, env=env | {"DIGITCNN_ROOT": str(tmp_path)}, timeout=120,
+        )  # fmt: skip
+    assert done.returncode == 1 and "No space left on device" in one_sentence(done)
+
+
+def test_a_folder_that_is_a_link_to_itself_is_no_traceback(tmp_path):
+    (tmp_path / "cache").symlink_to(tmp_path / "cache")
+    done = digitcnn("status", DIGITCNN_ROOT=str(tmp_path))
+    assert done.returncode == 1 and done.stderr == "" and " missing " in done.stdout
+    done = digitcnn("data", "--verify", DIGITCNN_ROOT=str(tmp_path), DIGITCNN_PROFILE="quick")
+    assert done.returncode == 0  # its tree is another
+
+
 def test_an_unknown_data_set_is_one_sentence(capsys):
     assert cli.main(["data", "cifar"]) == 1
     error = capsys.readouterr().err

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -110,3 +113,54 @@ def test_a_chapter_by_itself_without_jupyter_is_one_sentence(tmp_path, named, wh
     said = done.stderr if status else done.stdout
     assert ("`python3 tools/environment.py full`" in said) == bool(status or whole)
     assert said.count("\n") == bool(said)
+
+
+@pytest.mark.parametrize("absent", ["nbclient", "yaml"])
+def test_a_book_that_no_longer_fits_is_refused_before_quarto_changes_anything(tmp_path, absent):
+    """Without Jupyter, and where nothing at all is set up; what is frozen can be rendered then."""
+    chapter = tmp_path / "chapters/01-a.qmd"
+    chapter.parent.mkdir()
+    (tmp_path / "index.qmd").write_text("# Preface\n")
+    chapter.write_text("# A\n\n```{python}\n1\n```\n")
+    pages = tmp_path / "_freeze/chapters/01-a/execute-results"
+    pages.mkdir(parents=True)
+    digest = hashlib.md5(chapter.read_bytes()).hexdigest()
+    for name in ("html.json", "typ.json"):
+        (pages / name).write_text(json.dumps({"hash": digest, "result": {"markdown": ""}}))
+    before = {path: path.read_bytes() for path in pages.iterdir()}
+    code = f"import sys, runpy; sys.modules[{absent!r}] = None; sys.path.insert(0, 'tools'); "
+    code += "runpy.run_path('tools/prerender.py', run_name='__main__')"
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("QUARTO", "DIGITCNN"))}
+    env |= {"QUARTO_PROJECT_RENDER_ALL": "1", "DIGITCNN_ROOT": str(tmp_path)}
+
+    def step() -> subprocess.CompletedProcess:
+        command = [sys.executable, "-c", code]
+        return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+
+    if absent == "yaml":  # nothing is looked at but what Quarto itself looks at
+        assert step().returncode == 0
+    chapter.write_text(chapter.read_text() + "\nAn edit.\n")
+    done = step()
+    assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+    assert "chapters/01-a has to be executed" in done.stderr
+    assert "`python3 tools/environment.py full`" in done.stderr
+    assert {path: path.read_bytes() for path in pages.iterdir()} == before
+
+
+def test_a_half_typed_module_is_one_sentence(tmp_path):
+    for folder in ("tools", "digitcnn"):
+        (tmp_path / folder).mkdir()
+    shutil.copy(ROOT / "tools/prerender.py", tmp_path / "tools")
+    (tmp_path / "digitcnn/__init__.py").write_text("def half(\n")
+    command = [sys.executable, "tools/prerender.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and "__init__.py, line 1, is no valid Python" in done.stderr
+    assert done.stderr.count("\n") == 1 and done.stdout == ""
+
+
+def test_another_profile_is_not_silently_the_full_one():
+    env = os.environ | {"DIGITCNN_PROFILE": "quick"}
+    command = [sys.executable, ROOT / "tools/report.py", "report"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert done.returncode == 1 and "type `make quick`." in done.stderr
+    assert done.stderr.count("\n") == 1

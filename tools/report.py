@@ -52,6 +52,8 @@ def main(arguments: list) -> int:
     with contextlib.suppress(ValueError):  # a thread gets no signals
         signal.signal(signal.SIGTERM, interrupt)
     try:
+        if task != "quick" and os.environ.get("DIGITCNN_PROFILE", "full") not in ("", "full"):
+            raise SetupError("DIGITCNN_PROFILE is set: unset it, or type `make quick`.")
         if task == "preview":
             preview()
         else:
@@ -234,6 +236,7 @@ def follow(command: list, folder: Path, env: dict, show_all: bool) -> list:
             status = process.wait()
         finally:
             end(process)
+            process.stdout.close()
     if status:
         tail = [line for line in lines if line.strip()][-15:]
         if not show_all:
