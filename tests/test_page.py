@@ -115,6 +115,18 @@ def test_dark_is_what_the_system_prefers_until_the_button_says_otherwise(page, a
     assert min(value(page, ground)) > 240 and value(page, shown) == "none"
 
 
+@pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_axe_finds_nothing(page, address, size, dark):
+    """WCAG 2.2 AA, as far as a machine can tell."""
+    page.view(*size, phone=size == PHONE, dark=dark)
+    page.open(address)
+    value(page, "document.querySelectorAll('details').forEach(details => details.open = true)")
+    assert page.accessibility() == []
+    value(page, "document.querySelector('main').append(document.createElement('img'))")
+    assert [rule.partition(":")[0] for rule in page.accessibility()] == ["image-alt"]
+
+
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_words_stand_out_from_their_ground(page, address, dark):
     """WCAG 2.2 AA: a contrast of 4.5 for every kind of text."""
