@@ -52,6 +52,15 @@ def test_settings_are_compared_with_the_recipe_seed_by_seed(measured):
         assert (others["value"].abs() < 0.005).all() and not others["beyond"].any()
 
 
+def test_a_new_group_of_experiments_needs_nothing_but_its_entry(measured, monkeypatch):
+    monkeypatch.setitem(runs.EXPERIMENTS, "size", {"width-2": {"width": 2.0}})
+    monkeypatch.setattr(runs, "_registry", runs._registry.__wrapped__)
+    table = experiments.experiment("size")
+    assert list(table["setting"].unique()) == ["recipe", "width × 2"] and len(table) == 2 * 2 * 3
+    effects = experiments.experiment_effects()
+    assert effects["setting"].eq("width × 2").sum() == 2
+
+
 def test_every_setting_has_a_name_of_its_own():
     names = [experiments.label(setting) for group in runs.EXPERIMENTS.values() for setting in group]
     names += [
