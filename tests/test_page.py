@@ -8,7 +8,7 @@ browser = pytest.importorskip("browser")
 pytest.importorskip("pypandoc")
 pytest.importorskip("typst")
 
-from tiny import make_book, run  # noqa: E402
+from tiny import make_book, offline, run  # noqa: E402
 
 pytestmark = [
     pytest.mark.slow,
@@ -23,6 +23,7 @@ def address(tmp_path_factory):
     model = root / "chapters/02-model.qmd"
     wide = "| " + " | ".join(f"column{n}" for n in range(12)) + " |\n" + "|--" * 12 + "|\n"
     wide += "| " + " | ".join(["number"] * 12) + " |\n\n: A wide one {#tbl-wide}\n\n"
+    wide += "$$ " + " + ".join(f"x_{{{n}}}" for n in range(60)) + " = 1 $$ {#eq-wide}\n\n"
     model.write_text(model.read_text() + "\n\n" + wide + "A paragraph about zebras.\n\n" * 30)
     assert run(root, "--to", "html") == 0
     return (root / "_book" / "index.html").as_uri()
@@ -125,6 +126,17 @@ def test_axe_finds_nothing(page, address, size, dark):
     assert page.accessibility() == []
     value(page, "document.querySelector('main').append(document.createElement('img'))")
     assert [rule.partition(":")[0] for rule in page.accessibility()] == ["image-alt"]
+
+
+@pytest.mark.timeout(1800)
+def test_axe_finds_nothing_in_the_report(page, tmp_path, monkeypatch):
+    """The frozen report, as a reader gets it."""
+    monkeypatch.setattr(browser, "LIMIT", 600.0)
+    assert offline.main(["--to", "html", "--output", str(tmp_path)]) == 0
+    for size, dark in ((WIDE, False), (WIDE, True), (PHONE, False)):
+        page.view(*size, phone=size == PHONE, dark=dark)
+        page.open((tmp_path / "index.html").as_uri())
+        assert page.accessibility() == [], (size, dark)
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

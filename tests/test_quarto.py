@@ -36,7 +36,8 @@ sys.path.insert(0, sys.argv[1])
 import environment, report
 environment.ensure = lambda *about: None
 environment.quarto = lambda: Path("quarto").resolve()
-report.ROOT, report.LOG = Path.cwd(), Path("log")
+environment.ROOT = report.ROOT = Path.cwd()  # with a lock of its own
+report.LOG = Path("log")
 report.stale_documents = lambda: []
 report.FRESH = Path("_book.new").resolve()
 sys.exit(report.main([sys.argv[2]]))
@@ -65,6 +66,27 @@ def test_an_interrupted_quarto_ends_with_all_that_it_started(tmp_path, task, sta
     _, said = ours.communicate(timeout=60)
     assert ours.returncode == status, said
     assert (tmp_path / "tidied").is_file()
+    with pytest.raises(ProcessLookupError):
+        os.kill(program, 0)
+
+
+def test_sigterm_to_a_quick_run_ends_the_step_at_work(tmp_path):
+    """The trainer, say; it is told as by Ctrl-C, and has put back what it changed when all ends."""
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools/long.py").write_text(
+        "import os, time\nfrom pathlib import Path\n"
+        "import signal; signal.signal(signal.SIGTERM, lambda *_: 1 / 0)\n"
+        "try:\n    Path('pid').write_text(str(os.getpid()))\n    time.sleep(600)\n"
+        "except ZeroDivisionError:\n    Path('tidied').touch()\n"
+    )
+    start = START.replace("sys.exit(", "environment.PYTHON = Path(sys.executable)\n"
+        "report.quick = lambda: report.step('long.py', Path.cwd())\nsys.exit(")  # fmt: skip
+    command = [sys.executable, "-c", start, ROOT / "tools", "quick"]
+    ours = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    program = int(wait_for(tmp_path / "pid"))
+    ours.send_signal(signal.SIGTERM)
+    _, said = ours.communicate(timeout=60)
+    assert ours.returncode == 130 and "Interrupted" in said and (tmp_path / "tidied").is_file()
     with pytest.raises(ProcessLookupError):
         os.kill(program, 0)
 
