@@ -222,6 +222,7 @@ def test_make_report_without_quarto_executes_an_edit_once_and_is_then_current(
     monkeypatch.setattr(environment, "PYTHON", Path(sys.executable))
     monkeypatch.setattr(environment, "ensure", lambda name: None)
     monkeypatch.setattr(environment, "quarto", lambda: None)
+    monkeypatch.setattr(report, "interrupt", signal.getsignal(signal.SIGTERM))  # pytest's own stays
     known = environment.environment
     monkeypatch.setattr(
         environment, "environment", lambda **more: known(PYTHONPATH=str(book), **more)

@@ -136,6 +136,7 @@ def test_axe_finds_nothing_in_the_report(page, tmp_path, monkeypatch):
     for size, dark in ((WIDE, False), (WIDE, True), (PHONE, False)):
         page.view(*size, phone=size == PHONE, dark=dark)
         page.open((tmp_path / "index.html").as_uri())
+        assert value(page, "document.documentElement.scrollWidth") == size[0]
         assert page.accessibility() == [], (size, dark)
 
 

@@ -180,6 +180,43 @@ def test_a_half_typed_module_is_one_sentence(tmp_path):
     assert done.stderr.count("\n") == 1 and done.stdout == ""
 
 
+def test_a_trial_of_one_chapter_executes_that_alone_and_says_its_profile(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    import environment
+    import report
+
+    steps = []
+
+    def step(tool: str, project: Path, *words: str, **names: str) -> None:
+        steps.append((tool, words[0] if words[0] != "--page" else words[1]))
+        assert (
+            names.get("DIGITCNN_PROFILE", "quick") == "quick"
+            and project == tmp_path / "_quick/project"
+        )
+        if "--output" in words:
+            Path(words[words.index("--output") + 1]).write_text("a page")
+
+    for name in ("BOOK", "PREVIOUS", "FRESH", "ROOT"):
+        monkeypatch.setattr(report, name, tmp_path / getattr(report, name).relative_to(ROOT))
+    monkeypatch.setattr(environment, "ROOT", tmp_path)
+    monkeypatch.setattr(environment, "ensure", lambda name: None)
+    monkeypatch.setattr(environment, "quarto", lambda: None)
+    monkeypatch.setattr(report, "interrupt", signal.getsignal(signal.SIGTERM))
+    monkeypatch.setattr(report, "copy_project", lambda project: project.mkdir(parents=True))
+    monkeypatch.setattr(report, "step", step)
+    (tmp_path / "chapters").mkdir()
+    (tmp_path / "chapters/05-imbalance.qmd").write_text("# Imbalance\n")
+    assert report.main(["quick", "05"]) == 0
+    chapter = "chapters/05-imbalance"
+    assert steps == [("execute.py", chapter), ("offline", chapter)]
+    said = capsys.readouterr().out
+    assert report.BANNER in said and "_quick/05-imbalance.html" in said
+    assert report.main(["quick", "09"]) == 1
+    assert "There is no chapter '09': choose from 05-imbalance." in capsys.readouterr().err
+
+
 def test_another_profile_is_not_silently_the_full_one():
     env = os.environ | {"DIGITCNN_PROFILE": "quick"}
     command = [sys.executable, ROOT / "tools/report.py", "report"]
