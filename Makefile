@@ -43,6 +43,7 @@ test:     ## ruff and all but the slow tests; of one file: make test ONE=tests/t
 
 test-all: ## every test, those that kill processes and run whole pools too
 	$(full)
+	-@.venv/bin/python -m pip install -q --no-deps --require-hashes -r requirements/axe.txt
 	@.venv/bin/python -m pytest
 
 quick:    ## everything from nothing on toy data, into _quick/, in minutes (CHAPTER=05: that alone)

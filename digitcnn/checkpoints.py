@@ -171,9 +171,14 @@ def train(run: str | RunConfig) -> None:
     run = runs.get(run)
     files.checked_name(run.id, "run name")
     if forbidden():
+        group = [other for other in runs.registry().values() if other.group == run.group]
+        others = [other.id for other in group if other != run and runs.reason(other)]
+        more = f", so would {len(others)} more of {run.group} ({', '.join(others[:3])}"
+        more += ", …)" if others[3:] else ")"
         raise DigitcnnError(
-            f"{run.id} would have to be trained ({stale(run) or 'its weights are missing'}), but "
-            f"DIGITCNN_TRAIN is 'never': run `digitcnn train {run.id}` first."
+            f"{run.id} would have to be trained ({stale(run) or 'its weights are missing'})"
+            f"{more if others else ''}, but DIGITCNN_TRAIN is 'never': run `digitcnn train "
+            f"{run.group if others else run.id}` first."
         )
     with files.lock(run.id):
         if not runs.reason(run):

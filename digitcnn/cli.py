@@ -6,6 +6,7 @@ Heavy imports happen inside the commands, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -23,7 +24,9 @@ def main(arguments: list[str] | None = None) -> int:
         if not all(argument.isprintable() for argument in arguments):
             raise DigitcnnError("An argument holds control characters: type plain names only.")
         options = parser().parse_args(arguments)
-        return options.command(options) or 0
+        status = options.command(options) or 0
+        sys.stdout.flush()  # a full disk is noticed here, not when Python has ended
+        return status
     except DigitcnnError as error:
         print(error, file=sys.stderr)
         return 130 if isinstance(error, Interrupted) else 1
@@ -38,9 +41,14 @@ def main(arguments: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
-    except BrokenPipeError:  # the reader, `head` for one, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except OSError as error:
+        with contextlib.suppress(OSError, ValueError):  # what is not written yet never will be
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):  # the reader, `head` for one, has seen enough
+            return 0
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"{error.strerror or error}{where}: fix that, then start again.", file=sys.stderr)
+        return 1
 
 
 def parser() -> argparse.ArgumentParser:

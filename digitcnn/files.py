@@ -64,8 +64,11 @@ def _folder_from_environment(variable: str, default: Path) -> Path:
     if not value.isprintable():
         raise DigitcnnError(f"{variable} holds control characters: set it to a plain folder name.")
     try:
-        return Path(value).expanduser().resolve()
-    except (RuntimeError, OSError) as error:  # ~somebody, a loop of links
+        folder = Path(value).expanduser().resolve()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            folder.stat()
+        return folder
+    except (RuntimeError, OSError) as error:  # ~somebody, a loop of links, a name that is too long
         raise DigitcnnError(
             f"{variable} is {value!r}, which leads nowhere: set it to a plain folder name."
         ) from error
@@ -103,7 +106,7 @@ def shown(path: Path) -> str:
     """`path` as the user would type it: relative to the project where that is possible."""
     try:
         return path.resolve().relative_to(project_root()).as_posix()
-    except ValueError:
+    except (ValueError, RuntimeError):  # elsewhere, or a loop of links
         return str(path)
 
 

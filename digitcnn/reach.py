@@ -113,7 +113,16 @@ def module(name: str) -> Module | None:
     """A module of this package by its dotted name within it; None if there is none."""
     path = _path(name)
     folder = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    return Module(name, path.read_text(encoding="utf-8"), folder) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        return Module(name, path.read_text(encoding="utf-8-sig"), folder)
+    except (SyntaxError, ValueError) as error:  # half typed; no UTF-8
+        raise files.DigitcnnError(
+            f"{_PACKAGE.name}/{path.relative_to(_PACKAGE)} is not valid Python "
+            f"({str(error).split(' (')[0]}, line {getattr(error, 'lineno', None) or 1}): finish or "
+            "undo the edit."
+        ) from error
 
 
 def _path(name: str) -> Path:

@@ -165,11 +165,17 @@ def write(path: Path, arrays: Arrays, root: str, tokens: list[str]) -> None:
         "inputs": {token: digest_of(token) for token in tokens},
         "profile": files.profile(),
         "checksum": checksum(arrays),
+        "name": _name(path),
     }
     about["seal"] = files.fingerprint(about)
     files.remove_leftovers(path)
     text = json.dumps(about, sort_keys=True)
     files.write_arrays(path, {"about": np.array(text)} | arrays)
+
+
+def _name(path: Path) -> str:
+    """A result's path below ``cache/``, by which one in the place of another is noticed."""
+    return path.as_posix().rpartition("/cache/")[2]
 
 
 def read(path: Path, only_about: bool = False) -> tuple[Arrays, dict]:
@@ -195,6 +201,8 @@ def stale(path: Path, tokens: list[str] | None = None) -> str:
     if not path.is_file():
         return "missing"
     _, about = read(path, only_about=True)
+    if (name := about.get("name", _name(path))) != _name(path):  # older files do not say it
+        return f"stale: it is {name} under another name"
     if about["profile"] != files.profile():
         return f"stale: made in the {about['profile']} profile"
     try:

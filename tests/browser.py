@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import importlib.util
 import json
 import os
 import select
@@ -19,6 +20,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "google-chrome"])), None)
 LIMIT = 120.0  # seconds that anything may take
@@ -189,6 +192,16 @@ class Browser:
         """Give a file to an input of files."""
         node = self.call("Runtime.evaluate", expression=f"document.querySelector('{selector}')")
         self.call("DOM.setFileInputFiles", files=[str(path)], objectId=node["result"]["objectId"])
+
+    def accessibility(self) -> list[str]:
+        """What axe finds against WCAG 2.2 AA, a rule with its elements each; skips without axe."""
+        package = importlib.util.find_spec("axe_playwright_python")
+        if not package:
+            pytest.skip("axe is not here: `make test-all` installs it")
+        self.evaluate(Path(package.origin).with_name("axe.min.js").read_text("utf-8"))
+        return self.evaluate("""axe.run(document, { runOnly: ["wcag2a", "wcag2aa", "wcag21a",
+          "wcag21aa", "wcag22aa"] }).then(found => found.violations.map(rule => rule.id + ": " +
+          rule.nodes.slice(0, 5).map(node => node.target.join(" ")).join(", ")))""")
 
     def screenshot(self, path: Path, whole: bool = False) -> None:
         """Write what the window shows, or the whole page, as a PNG."""

@@ -407,6 +407,11 @@ def test_training_can_be_forbidden(sandbox, monkeypatch, count_epochs):
         checkpoints.load_or_train(TINY)
     one_sentence(e.value)
     assert not count_epochs
+    with pytest.raises(DigitcnnError) as e:  # all that its group lacks at once
+        checkpoints.load_or_train("svhn")
+    text = one_sentence(e.value)
+    assert "so would 3 more of main (mnist, mnist-s43, svhn-s43)" in text
+    assert text.endswith("run `digitcnn train main` first.")
 
 
 def test_a_stale_run_is_trained_again(sandbox, monkeypatch, count_epochs):

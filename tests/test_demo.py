@@ -225,6 +225,12 @@ def test_colour_only_where_a_terminal_shows_it(monkeypatch):
         assert demo.colourful() == (terminal == 1 and not no_colour and encoding == "utf-8")
 
 
+def test_a_terminal_without_input_is_one_sentence(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", None)  # as `<&-` leaves it
+    assert cli.main(["demo", "--terminal"]) == 1
+    assert "the input is closed" in one_sentence(DigitcnnError(capsys.readouterr().err.strip()))
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -190,6 +190,17 @@ def test_while_a_picture_is_read_no_earlier_answer_stands_beside_it(page):
     assert "small and in a corner" in page.evaluate("seen.photo.spoken")
 
 
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_axe_finds_nothing(served, page, dark):
+    """WCAG 2.2 AA, as far as a machine can tell."""
+    page.view(1280, 900, dark=dark)
+    page.open(served.url)
+    page.wait_for(f"{RESTS} && drawn.length")
+    for view in ("samples", "draw", "photo"):
+        page.click(f"[data-view={view}]")
+        assert page.accessibility() == [], view
+
+
 def test_on_a_phone_both_answers_are_in_sight(page):
     page.view(400, 800, phone=True)
     seen = """all(".answer").map(answer => { const f = answer.getBoundingClientRect();

@@ -35,6 +35,7 @@ CHAPTERS = {
     "chapters/02-two": "import matplotlib.pyplot as plt\nfrom digitcnn import stats_of_the_book\n"
     "plt.plot([1, stats_of_the_book.TWO]);",
 }
+OPTIONS = {"chapters/02-two": "#| label: fig-x\n#| fig-cap: A line.\n#| fig-alt: A line.\n"}
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def executed(tmp_path_factory):
     (root / "cache" / "numbers.txt").write_text("42")
     (root / "requirements" / "full.txt").write_text(f"matplotlib=={version('matplotlib')}\n")
     for name, code in CHAPTERS.items():
-        text = f"# {name}\n\nSome text.\n\n```{{python}}\n#| label: fig-x\n{code}\n```\n"
+        text = f"# {name}\n\nSome text.\n\n```{{python}}\n{OPTIONS.get(name, '')}{code}\n```\n"
         (root / f"{name}.qmd").write_text(text)
     with pytest.MonkeyPatch.context() as patch:
         enter(root, patch)
@@ -104,6 +105,11 @@ def edit(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
+def cut(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
 def page(root: Path, document: str, ending: str = "html") -> str:
     path = root / "_freeze" / document / "execute-results" / f"{ending}.json"
     return json.loads(path.read_text())["result"]["markdown"]
@@ -120,7 +126,7 @@ def test_a_chapter_is_executed_once_for_both_formats_and_says_what_it_read(book)
     )
     two = provenance.read_record(provenance.frozen("chapters/02-two"))
     assert "stats_of_the_book" in two["modules"] and "stats_of_the_book" not in record["modules"]
-    assert any(name.endswith(".png") for name in two["frozen"])
+    assert any(name.endswith(".svg") for name in two["frozen"])
     assert two["libraries"] == {"matplotlib": version("matplotlib")}
 
 
@@ -133,7 +139,10 @@ def test_a_chapter_is_executed_once_for_both_formats_and_says_what_it_read(book)
         (lambda root: edit(root / "index.qmd", "Some", "Other"), "index"),
         (lambda root: edit(root / "_freeze/index/execute-results/html.json", "read", "seen"),
          "index"),
-        (lambda root: next((root / "_freeze/chapters/02-two").rglob("*.png")).unlink(),
+        (lambda root: next((root / "_freeze/chapters/02-two").rglob("*.svg")).unlink(),
+         "chapters/02-two"),
+        (lambda root: cut(root / "_freeze/index/execute-results/typ.json"), "index"),
+        (lambda root: cut(next((root / "_freeze/chapters/02-two").rglob("*.svg"))),
          "chapters/02-two"),
         (lambda root: (root / "_freeze/index/execute-results/more.json").write_text("{}"), "index"),
         (lambda root: (root / "_freeze/index/record.json").unlink(), "index"),
@@ -147,7 +156,7 @@ def test_a_change_is_noticed_by_name_and_by_the_chapter_that_it_concerns(book, c
 
 
 def test_a_figure_swapped_for_another_chapters_is_noticed(book):
-    figure = next((book / "_freeze/chapters/02-two").rglob("*.png"))
+    figure = next((book / "_freeze/chapters/02-two").rglob("*.svg"))
     figure.write_bytes(figure.read_bytes()[:-1] + b"x")
     assert stale() == ["chapters/02-two"]
     assert "changed" in provenance.state("chapters/02-two").changes[0]
@@ -168,6 +177,63 @@ def test_comments_and_docstrings_change_nothing(book):
     path = book / "digitcnn/stats_of_the_book.py"
     path.write_text('"""A docstring."""\n# A comment.\nTWO = 2\n')
     assert stale() == []
+
+
+def test_the_packages_own_module_and_its_scripts_count(book):
+    edit(book / "digitcnn/__init__.py", '__version__ = "', '__version__ = "1')
+    assert len(stale()) == 3
+    for name in ("digitcnn/report/interactive.js", "assets/digits.css", "cache/numbers.txt"):
+        assert provenance.counts(book / name) == name
+
+
+def test_another_version_of_a_library_is_said_where_all_are_installed(book, monkeypatch):
+    here = {"matplotlib": "0.1"}
+    monkeypatch.setattr(provenance, "_version", here.get)
+    assert len(stale()) == 3  # the executor itself sets how matplotlib draws
+    assert provenance.state("chapters/02-two").changes == ("matplotlib has another version",)
+    here.clear()  # where the full environment is not set up nothing could be executed
+    assert stale() == []
+
+
+def test_an_edit_saved_during_an_execution_is_executed_next(book):
+    chapter = book / "chapters/01-one.qmd"
+    edit(chapter, "value = open", "path = 'chapters/01-one.qmd'; text = open(path).read()\n"
+         "open(path, 'w').write(text.replace('Some text', 'New text'))\nvalue = open")  # fmt: skip
+    assert execute.main([]) == 0
+    assert "Some text" in page(book, "chapters/01-one") and "New text" in chapter.read_text()
+    assert stale() == ["chapters/01-one"]
+    assert execute.main([]) == 0
+    assert "New text" in page(book, "chapters/01-one") and stale() == []
+
+
+def test_make_report_without_quarto_executes_an_edit_once_and_is_then_current(
+    book, monkeypatch, capfd
+):
+    """And a second one executes nothing; nothing that was executed is thrown away."""
+    import environment
+    import report
+
+    shutil.copytree(ROOT / "tools", book / "tools", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "assets", book / "assets")
+    for module, names in ((environment, ("ROOT",)), (report, ("ROOT", "BOOK", "FRESH", "PREVIOUS",
+                          "LOG"))):  # fmt: skip
+        for name in names:
+            monkeypatch.setattr(module, name, book / getattr(module, name).relative_to(ROOT))
+    monkeypatch.setattr(environment, "PYTHON", Path(sys.executable))
+    monkeypatch.setattr(environment, "ensure", lambda name: None)
+    monkeypatch.setattr(environment, "quarto", lambda: None)
+    monkeypatch.setattr(report, "interrupt", signal.getsignal(signal.SIGTERM))  # pytest's own stays
+    known = environment.environment
+    monkeypatch.setattr(
+        environment, "environment", lambda **more: known(PYTHONPATH=str(book), **more)
+    )
+    edit(book / "chapters/01-one.qmd", "Some text", "New text")
+    assert report.main(["report"]) == 0, capfd.readouterr()
+    said = capfd.readouterr().out
+    assert "executing chapters/01-one" in said and "[1/1]" in said
+    assert "New text" in (book / "_book/index.html").read_text("utf-8") and stale() == []
+    assert report.main(["report"]) == 0
+    assert "executing" not in capfd.readouterr().out
 
 
 def test_executing_again_changes_no_byte(book):
@@ -282,7 +348,8 @@ def test_kills_at_random_moments_lose_nothing(book, faults):
 
 def test_sigterm_puts_everything_back(book):
     before = snapshot(book)
-    edit(book / "index.qmd", "print(", "import time; time.sleep(60); print(")
+    edit(book / "index.qmd", "print(", "import os, time; open('cache/local/pid', 'w').write("
+         "str(os.getpid()) + '.'); time.sleep(600); print(")  # fmt: skip
     program = (
         f"import sys; sys.path[:0] = [{str(ROOT / 'tools')!r}, {str(book)!r}]\n"
         "from digitcnn import provenance\nprovenance.OLD_GRID = ()\n"
@@ -292,8 +359,14 @@ def test_sigterm_puts_everything_back(book):
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert "executing index" in process.stdout.readline()
+    path = execute.local("pid")
+    while not (path.is_file() and path.read_text().endswith(".")):
+        assert process.poll() is None
+        time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     _, error = process.communicate()
     assert process.returncode == 130 and "as they were before" in error
+    with pytest.raises(ProcessLookupError):  # its kernel has ended too
+        os.kill(int(path.read_text().rstrip(".")), 0)
     assert snapshot(book) == before and not execute.local("staging").exists()
     assert files.project_root() == book

@@ -192,6 +192,13 @@ def test_every_setting_has_a_name_of_its_own(measured):
     assert table.set_index("setting").loc["tanh", "SVHN"].endswith(r"\*")
 
 
+def test_a_new_group_of_experiments_needs_nothing_but_its_entry(measured, monkeypatch):
+    monkeypatch.setitem(runs.EXPERIMENTS, "size", {"width-2": {"width": 2.0}})
+    monkeypatch.setattr(runs, "_registry", runs._registry.__wrapped__)
+    assert experiments.table()["setting"].iloc[-1] == "width × 2"
+    assert experiments.tried("svhn").settings["width-2"].accuracy.count == 3
+
+
 def test_every_seed_is_drawn_also_those_that_failed(measured):
     measured["svhn-exp-sgd-0.2-s43"] = 0.19
     found = {name: experiments.tried(name) for name in runs.DATA}

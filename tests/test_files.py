@@ -259,7 +259,7 @@ def test_profiles_have_trees_of_their_own(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("variable", ["DIGITCNN_ROOT", "DIGITCNN_DATA", "DIGITCNN_CHECKPOINTS"])
-@pytest.mark.parametrize("value", ["/tmp/\x1b[31m", "a\nb", "~no-such-user-here/data"])
+@pytest.mark.parametrize("value", ["/tmp/\x1b[31m", "a\nb", "~no-such-user-here/data", "x" * 300])
 def test_a_wrong_folder_is_one_sentence(monkeypatch, variable, value):
     monkeypatch.delenv("DIGITCNN_ROOT", raising=False)
     monkeypatch.setenv(variable, value)
@@ -267,6 +267,13 @@ def test_a_wrong_folder_is_one_sentence(monkeypatch, variable, value):
         {"DIGITCNN_ROOT": files.project_root, "DIGITCNN_DATA": files.data_root,
          "DIGITCNN_CHECKPOINTS": files.checkpoints_root}[variable]()  # fmt: skip
     one_sentence(caught.value)
+
+
+def test_a_loop_of_links_is_shown_as_it_is(monkeypatch, tmp_path):
+    monkeypatch.setenv("DIGITCNN_ROOT", str(tmp_path))
+    (tmp_path / "cache").symlink_to(tmp_path / "cache")
+    path = files.cache_path("runs", "mnist.json")
+    assert files.shown(path) == str(path) and not files.has(path)
 
 
 def test_unfinished_training_lies_in_the_cache_or_where_it_is_told(monkeypatch, tmp_path):

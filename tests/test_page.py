@@ -8,7 +8,9 @@ browser = pytest.importorskip("browser")
 pytest.importorskip("pypandoc")
 pytest.importorskip("typst")
 
-from tiny import make_book, run  # noqa: E402
+from tiny import make_book, offline, run  # noqa: E402
+
+from digitcnn import provenance  # noqa: E402
 
 pytestmark = [
     pytest.mark.slow,
@@ -23,6 +25,7 @@ def address(tmp_path_factory):
     model = root / "chapters/02-model.qmd"
     wide = "| " + " | ".join(f"column{n}" for n in range(12)) + " |\n" + "|--" * 12 + "|\n"
     wide += "| " + " | ".join(["number"] * 12) + " |\n\n: A wide one {#tbl-wide}\n\n"
+    wide += "$$ " + " + ".join(f"x_{{{n}}}" for n in range(60)) + " = 1 $$ {#eq-wide}\n\n"
     model.write_text(model.read_text() + "\n\n" + wide + "A paragraph about zebras.\n\n" * 30)
     assert run(root, "--to", "html") == 0
     return (root / "_book" / "index.html").as_uri()
@@ -113,6 +116,33 @@ def test_dark_is_what_the_system_prefers_until_the_button_says_otherwise(page, a
     assert "brightness" in value(page, shown)
     page.click("#theme")
     assert min(value(page, ground)) > 240 and value(page, shown) == "none"
+
+
+@pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_axe_finds_nothing(page, address, size, dark):
+    """WCAG 2.2 AA, as far as a machine can tell."""
+    page.view(*size, phone=size == PHONE, dark=dark)
+    page.open(address)
+    value(page, "document.querySelectorAll('details').forEach(details => details.open = true)")
+    assert page.accessibility() == []
+    value(page, "document.querySelector('main').append(document.createElement('img'))")
+    assert [rule.partition(":")[0] for rule in page.accessibility()] == ["image-alt"]
+
+
+@pytest.mark.timeout(1800)
+def test_axe_finds_nothing_in_the_report(page, tmp_path, monkeypatch):
+    """The frozen report, as a reader gets it."""
+    monkeypatch.setattr(browser, "LIMIT", 600.0)
+    assert offline.main(["--to", "html", "--output", str(tmp_path)]) == 0
+    if not provenance.OLD_GRID:
+        assert (tmp_path / "index.html").stat().st_size < 10_000_000
+    for size, dark in ((WIDE, False), (WIDE, True), (PHONE, False)):
+        page.view(*size, phone=size == PHONE, dark=dark)
+        page.open(address := (tmp_path / "index.html").as_uri())
+        assert {url for url in page.requests if not url.startswith("data:")} == {address}
+        assert page.errors == [] and value(page, "document.documentElement.scrollWidth") == size[0]
+        assert page.accessibility() == [], (size, dark)
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,7 +36,8 @@ sys.path.insert(0, sys.argv[1])
 import environment, report
 environment.ensure = lambda *about: None
 environment.quarto = lambda: Path("quarto").resolve()
-report.ROOT, report.LOG = Path.cwd(), Path("log")
+environment.ROOT = report.ROOT = Path.cwd()  # with a lock of its own
+report.LOG = Path("log")
 report.stale_documents = lambda: []
 report.FRESH = Path("_book.new").resolve()
 sys.exit(report.main([sys.argv[2]]))
@@ -62,6 +66,27 @@ def test_an_interrupted_quarto_ends_with_all_that_it_started(tmp_path, task, sta
     _, said = ours.communicate(timeout=60)
     assert ours.returncode == status, said
     assert (tmp_path / "tidied").is_file()
+    with pytest.raises(ProcessLookupError):
+        os.kill(program, 0)
+
+
+def test_sigterm_to_a_quick_run_ends_the_step_at_work(tmp_path):
+    """The trainer, say; it is told as by Ctrl-C, and has put back what it changed when all ends."""
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools/long.py").write_text(
+        "import os, time\nfrom pathlib import Path\n"
+        "import signal; signal.signal(signal.SIGTERM, lambda *_: 1 / 0)\n"
+        "try:\n    Path('pid').write_text(str(os.getpid()))\n    time.sleep(600)\n"
+        "except ZeroDivisionError:\n    Path('tidied').touch()\n"
+    )
+    start = START.replace("sys.exit(", "environment.PYTHON = Path(sys.executable)\n"
+        "report.quick = lambda: report.step('long.py', Path.cwd())\nsys.exit(")  # fmt: skip
+    command = [sys.executable, "-c", start, ROOT / "tools", "quick"]
+    ours = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    program = int(wait_for(tmp_path / "pid"))
+    ours.send_signal(signal.SIGTERM)
+    _, said = ours.communicate(timeout=60)
+    assert ours.returncode == 130 and "Interrupted" in said and (tmp_path / "tidied").is_file()
     with pytest.raises(ProcessLookupError):
         os.kill(program, 0)
 
@@ -110,3 +135,91 @@ def test_a_chapter_by_itself_without_jupyter_is_one_sentence(tmp_path, named, wh
     said = done.stderr if status else done.stdout
     assert ("`python3 tools/environment.py full`" in said) == bool(status or whole)
     assert said.count("\n") == bool(said)
+
+
+@pytest.mark.parametrize("absent", ["nbclient", "yaml"])
+def test_a_book_that_no_longer_fits_is_refused_before_quarto_changes_anything(tmp_path, absent):
+    """Without Jupyter, and where nothing at all is set up; what is frozen can be rendered then."""
+    chapter = tmp_path / "chapters/01-a.qmd"
+    chapter.parent.mkdir()
+    (tmp_path / "index.qmd").write_text("# Preface\n")
+    chapter.write_text("# A\n\n```{python}\n1\n```\n")
+    pages = tmp_path / "_freeze/chapters/01-a/execute-results"
+    pages.mkdir(parents=True)
+    digest = hashlib.md5(chapter.read_bytes()).hexdigest()
+    for name in ("html.json", "typ.json"):
+        (pages / name).write_text(json.dumps({"hash": digest, "result": {"markdown": ""}}))
+    before = {path: path.read_bytes() for path in pages.iterdir()}
+    code = f"import sys, runpy; sys.modules[{absent!r}] = None; sys.path.insert(0, 'tools'); "
+    code += "runpy.run_path('tools/prerender.py', run_name='__main__')"
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("QUARTO", "DIGITCNN"))}
+    env |= {"QUARTO_PROJECT_RENDER_ALL": "1", "DIGITCNN_ROOT": str(tmp_path)}
+
+    def step() -> subprocess.CompletedProcess:
+        command = [sys.executable, "-c", code]
+        return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+
+    if absent == "yaml":  # nothing is looked at but what Quarto itself looks at
+        assert step().returncode == 0
+    chapter.write_text(chapter.read_text() + "\nAn edit.\n")
+    done = step()
+    assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+    assert "chapters/01-a has to be executed" in done.stderr
+    assert "`python3 tools/environment.py full`" in done.stderr
+    assert {path: path.read_bytes() for path in pages.iterdir()} == before
+
+
+def test_a_half_typed_module_is_one_sentence(tmp_path):
+    for folder in ("tools", "digitcnn"):
+        (tmp_path / folder).mkdir()
+    shutil.copy(ROOT / "tools/prerender.py", tmp_path / "tools")
+    (tmp_path / "digitcnn/__init__.py").write_text("def half(\n")
+    command = [sys.executable, "tools/prerender.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and "__init__.py, line 1, is no valid Python" in done.stderr
+    assert done.stderr.count("\n") == 1 and done.stdout == ""
+
+
+def test_a_trial_of_one_chapter_executes_that_alone_and_says_its_profile(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    import environment
+    import report
+
+    steps = []
+
+    def step(tool: str, project: Path, *words: str, **names: str) -> None:
+        steps.append((tool, words[0] if words[0] != "--page" else words[1]))
+        assert (
+            names.get("DIGITCNN_PROFILE", "quick") == "quick"
+            and project == tmp_path / "_quick/project"
+        )
+        if "--output" in words:
+            Path(words[words.index("--output") + 1]).write_text("a page")
+
+    for name in ("BOOK", "PREVIOUS", "FRESH", "ROOT"):
+        monkeypatch.setattr(report, name, tmp_path / getattr(report, name).relative_to(ROOT))
+    monkeypatch.setattr(environment, "ROOT", tmp_path)
+    monkeypatch.setattr(environment, "ensure", lambda name: None)
+    monkeypatch.setattr(environment, "quarto", lambda: None)
+    monkeypatch.setattr(report, "interrupt", signal.getsignal(signal.SIGTERM))
+    monkeypatch.setattr(report, "copy_project", lambda project: project.mkdir(parents=True))
+    monkeypatch.setattr(report, "step", step)
+    (tmp_path / "chapters").mkdir()
+    (tmp_path / "chapters/05-imbalance.qmd").write_text("# Imbalance\n")
+    assert report.main(["quick", "05"]) == 0
+    chapter = "chapters/05-imbalance"
+    assert steps == [("execute.py", chapter), ("offline", chapter)]
+    said = capsys.readouterr().out
+    assert report.BANNER in said and "_quick/05-imbalance.html" in said
+    assert report.main(["quick", "09"]) == 1
+    assert "There is no chapter '09': choose from 05-imbalance." in capsys.readouterr().err
+
+
+def test_another_profile_is_not_silently_the_full_one():
+    env = os.environ | {"DIGITCNN_PROFILE": "quick"}
+    command = [sys.executable, ROOT / "tools/report.py", "report"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert done.returncode == 1 and "type `make quick`." in done.stderr
+    assert done.stderr.count("\n") == 1

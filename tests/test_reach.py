@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import one_sentence
 
 from digitcnn import files, reach, runs
 
@@ -398,6 +399,19 @@ def test_a_name_that_cannot_be_resolved_counts_its_whole_module(empty):
     assert first["f"] == second["f"] and first["module a"] != second["module a"]
     empty.edit("b", "y = 1", "y = 2")
     assert of("a.f")["module b"] != second["module b"]
+
+
+def test_a_module_that_is_half_typed_is_one_sentence(empty):
+    """And a byte order mark, which some editors write, counts for nothing."""
+    empty.write("a", "x = 1\n")
+    first = of("a.x")
+    empty.write("a", "\ufeffx = 1\n")
+    assert of("a.x") == first
+    for content in (b"x = (1\n", b"x = '\xe9'\n"):
+        (empty.folder / "a.py").write_bytes(content)
+        with pytest.raises(files.DigitcnnError, match=r"digitcnn/a\.py is not valid") as caught:
+            of("a.x")
+        one_sentence(caught.value)
 
 
 def test_texts_of_errors_and_docstrings_do_not_count_but_that_one_is_raised_does(empty):

@@ -14,7 +14,7 @@ import torch
 from conftest import one_sentence
 from finished import finish
 
-from digitcnn import checkpoints, data, division, files, predictions, results, runs
+from digitcnn import checkpoints, data, division, files, predictions, provenance, results, runs
 from digitcnn.files import DigitcnnError
 from digitcnn.report import evaluation
 
@@ -114,6 +114,17 @@ def test_the_repository_is_small():
     sizes = {path: path.stat().st_size for path in tracked()}
     largest = sorted(sizes.items(), key=lambda item: -item[1])[:5]
     assert sum(sizes.values()) < LIMIT, [(path.name, size) for path, size in largest]
+
+
+def test_the_frozen_chapters_take_six_megabytes_and_load_nothing_heavy(monkeypatch):
+    """Those that are not on the old grid's list; executed from the store they need no torch."""
+    monkeypatch.delenv("DIGITCNN_ROOT", raising=False)
+    new = [name for name in provenance.documents() if name not in provenance.OLD_GRID]
+    paths = [path for name in new for path in provenance.frozen(name).rglob("*") if path.is_file()]
+    assert new and sum(path.stat().st_size for path in paths) <= 6_000_000
+    for name in new:
+        loaded = provenance.read_record(provenance.frozen(name))["libraries"].keys()
+        assert loaded and not loaded & {"torch", "numba", "umap-learn"}, name
 
 
 def test_nothing_that_can_be_made_again_is_tracked():

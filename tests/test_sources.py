@@ -282,10 +282,12 @@ def test_a_listed_file_with_other_content_is_one_sentence(root, monkeypatch, con
     assert "SVHN" in refused("svhn")
 
 
-def test_a_damaged_list_is_one_sentence(root, monkeypatch):
+@pytest.mark.parametrize("content", ["{", "[]", '"x"'])
+def test_a_damaged_list_is_one_sentence(root, monkeypatch, content):
     fake_svhn(root, monkeypatch)
-    (root / "checksums.json").write_text("{")
-    assert "checksums.json" in refused("svhn")
+    (root / "checksums.json").write_text(content)
+    text = refused("svhn")
+    assert "checksums.json" in text and "list each file anew" in text and "train`" not in text
 
 
 def test_a_folder_in_the_place_of_a_file_is_one_sentence(root, monkeypatch):

@@ -103,6 +103,18 @@ def test_a_damaged_record_is_a_line_and_no_end(whole, capsys):
     assert code == 1 and "damaged" in lines["mnist"] and "current" in lines["svhn"]
 
 
+def test_a_damaged_manifest_is_known_by_its_remedy_and_costs_no_training(whole, capsys):
+    """A conflict that git left in it, say: no run is to be trained for that."""
+    files.cache_path("data", "mnist.json").write_text("<<<<<<< HEAD\n{}\n")
+    code = cli.main(["status"])
+    said = capsys.readouterr()
+    assert code == 1 and "run `digitcnn data mnist` to make it" in said.err
+    assert f"mnist {status.NOT_KNOWN} " in " ".join(said.out.split())
+    left = sum(status.seconds(run) for run in runs.registry().values() if run.id not in runs.MAIN)
+    hours = status.duration(status.together(left, 2))
+    assert said.out.endswith(f"still to train: {hours}.\n")
+
+
 def save_epoch(name: str, epoch: int) -> Path:
     """Write the head of a checkpoint, which is all that is read of it."""
     head = json.dumps({"__metadata__": {"epoch": str(epoch)}}).encode()

@@ -314,6 +314,18 @@ def test_an_edited_file_is_refused(toy, faults, edit):
     assert toy.toy.calls == [3]
 
 
+def test_a_result_in_the_place_of_another_is_noticed(toy):
+    """Also one of the same function, whose arguments no token names."""
+    toy.toy.numbers(3)
+    toy.toy.numbers(4)
+    path = toy.toy.numbers.path(3)
+    path.write_bytes(toy.toy.numbers.path(4).read_bytes())
+    with pytest.raises(DigitcnnError, match=r"it is results/4-numbers\.npz under") as e:
+        toy.toy.numbers.load(3)
+    one_sentence(e.value)
+    assert len(toy.toy.numbers(3)["found"]) == 3 and toy.toy.calls == [3, 4, 3]
+
+
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"rubbish", None])
 def test_a_damaged_file_is_refused(toy, content):
     toy.toy.numbers(3)

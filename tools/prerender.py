@@ -11,22 +11,26 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from digitcnn import files, provenance
+try:
+    from digitcnn import files, provenance
+except SyntaxError as error:  # half typed
+    sys.exit(f"{error.filename}, line {error.lineno}, is no valid Python: finish or undo the edit.")
 
 SET_UP = "which needs the full environment: run `python3 tools/environment.py full`"
 
 
 def main() -> int:
     """Return the exit status; an error is one sentence on stderr, and nothing has changed."""
+    whole = os.environ.get("QUARTO_PROJECT_RENDER_ALL")
+    named = os.environ.get("QUARTO_PROJECT_INPUT_FILES", "").split("\n")
     try:
+        if not whole and (refused := refusal({name.removesuffix(".qmd") for name in named})):
+            return refused
         import execute
 
         execute.recover()
         provenance.enter_digests()
-        if not os.environ.get("QUARTO_PROJECT_RENDER_ALL"):
-            named = os.environ.get("QUARTO_PROJECT_INPUT_FILES", "").split("\n")
-            return refusal({name.removesuffix(".qmd") for name in named})
-        if files.profile() == "quick":
+        if not whole or files.profile() == "quick":
             return 0
         waiting = [d for d in provenance.documents() if not provenance.state(d).whole]
         if waiting:
@@ -36,8 +40,7 @@ def main() -> int:
                 f"The frozen results are shown. Quarto executes a chapter that is named, {SET_UP}."
             )
     except ImportError as error:
-        # Nothing is set up: what is frozen is shown as it is; Quarto itself refuses what is not.
-        print(f"{error.name} is missing: the frozen results are shown without a check.")
+        return without_set_up(error.name)
     except Exception as error:
         print(error, file=sys.stderr)
         return 1
@@ -62,6 +65,22 @@ def refusal(named: set[str]) -> int:
         file=sys.stderr,
     )
     return 1
+
+
+def without_set_up(missing: str) -> int:
+    """Let Quarto show what is frozen, without a check; 1 if it would execute a document.
+
+    It does where a page's digest is not its source's.
+    """
+    provenance.enter_digests()
+    for document in provenance.documents():
+        digest = f'"hash": "{provenance.source_digest(document)}"'
+        pages = [provenance.frozen(document) / page for page in provenance.PAGES]
+        if not all(page.is_file() and digest in page.read_text("utf-8") for page in pages):
+            print(f"{document} has to be executed, {SET_UP}.", file=sys.stderr)
+            return 1
+    print(f"{missing} is missing: the frozen results are shown without a check.")
+    return 0
 
 
 if __name__ == "__main__":

@@ -51,6 +51,8 @@ def main(arguments: list) -> int:
         signal.signal(signal.SIGTERM, interrupt)
 
     def work() -> None:
+        if task != "quick" and os.environ.get("DIGITCNN_PROFILE", "full") not in ("", "full"):
+            raise SetupError("DIGITCNN_PROFILE is set: unset it, or type `make quick`.")
         if task == "preview":
             preview()
             return
@@ -224,6 +226,7 @@ def follow(command: list, folder: Path, env: dict) -> list:
             status = process.wait()
         finally:
             end(process)
+            process.stdout.close()
     if status:
         print("\n".join([line for line in lines if line.strip()][-15:]), file=sys.stderr)
         errors = [line for line in lines if re.match(r"\s*\w*(Error|ERROR|error): ", line)]

@@ -50,6 +50,8 @@ def demo_command(options: argparse.Namespace) -> None:
         raise DigitcnnError("--port and --no-browser belong to the page: omit them.")
     if options.seed is not None and options.seed < 0:
         raise DigitcnnError(f"--seed {options.seed}: give a number from 0.")
+    if options.terminal and sys.stdin is None:
+        raise DigitcnnError("--terminal reads keys, and the input is closed: start it without <&-.")
     files.profile()
     try:
         (in_terminal if options.terminal else on_page)(options)
