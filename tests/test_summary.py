@@ -121,21 +121,12 @@ def test_the_first_page_shows_every_training_and_every_case():
         **{name: {"mnist": part, "svhn": part} for name, part in parts.items()}
     )
     b, c, d, e = figure.subfigs
-    assert [panel._suptitle.get_text()[:3] for panel in figure.subfigs] == [
-        "(b)",
-        "(c)",
-        "(d)",
-        "(e)",
-    ]
+    titles = [panel._suptitle.get_text() for panel in figure.subfigs]
+    assert [title[:3] for title in titles] == ["(b)", "(c)", "(d)", "(e)"]
     assert len(b.axes[0].lines) == 4  # both trainings of both data sets
     assert sum(len(axis.images) for axis in c.axes) == 4 * 3
     assert {text.get_text() for text in d.axes[0].texts} == set(map(str, range(10)))
     assert all(axis.collections[0].get_rasterized() for axis in d.axes)
     dots = [line for line in e.axes[0].lines if line.get_marker() == "o"]
     assert sum(len(line.get_xdata()) for line in dots) == 2 * 3 * 3
-    assert (
-        max(text.get_fontsize() for text in c.axes[0].texts)
-        <= 10
-        >= 7
-        <= min(text.get_fontsize() for axis in c.axes for text in axis.texts)
-    )
+    assert all(text.get_fontsize() >= 7 for axis in c.axes for text in axis.texts)
