@@ -91,8 +91,10 @@ def _maps(panel: SubFigure, features: dict[str, Features]) -> None:
         for digit in np.unique(labels):
             middle = np.median(points[labels == digit], axis=0)
             outline = [patheffects.withStroke(linewidth=1.6, foreground="white")]
-            axis.text(*middle, digit, ha="center", va="center", weight="bold",
-                      path_effects=outline)  # fmt: skip
+            axis.annotate(
+                str(digit), middle, xytext=(6, 5), textcoords="offset points", ha="center",
+                va="center", weight="bold", path_effects=outline,
+            )  # fmt: skip
         axis.set_title(TITLES[name], color=DATA_COLOUR[name], loc="center")
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
