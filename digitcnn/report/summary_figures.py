@@ -31,12 +31,12 @@ def first_page(
         confused, features: as from `summary`.
         rare: as from `imbalance.judged`, own test split.
     """
-    figure = plt.figure(figsize=(WIDTH, 4.25))
+    figure = plt.figure(figsize=(WIDTH, 3.1))
     (a, b), (c, d) = figure.subfigures(2, 2, width_ratios=(1.05, 1), height_ratios=(1, 1))
     for panel, title in zip(
         (a, b, c, d),
-        ("(b) Errors over 50 epochs", "(c) Most frequent confusions",
-         "(d) Features, by class", "(e) Recall of a rare ‘1’"),
+        ("(b) Test errors (%), by epoch", "(c) Most frequent confusions",
+         "(d) Features, by class", "(e) ‘1’s found (%), by ‘1’ : ‘2’ in training"),
         strict=True,
     ):  # fmt: skip
         panel.suptitle(title, fontsize=SIZE + 0.5, weight="bold", x=0.02, ha="left")
@@ -57,7 +57,7 @@ def _curves(panel: SubFigure, curves: dict[str, dict[str, dict[str, pd.DataFrame
         half = len(epochs) // 2
         axis.text(epochs.iloc[half], 1.25 * errors.iloc[half:].max(), TITLES[name],
                   color=DATA_COLOUR[name], weight="bold", ha="center", va="bottom")  # fmt: skip
-    axis.set(yscale="log", xlabel="epoch", ylabel="test images misread (%)", xlim=(0, None))
+    axis.set(yscale="log", xlim=(0, None))
     axis.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
     axis.yaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
     axis.yaxis.set_minor_locator(mpl.ticker.NullLocator())
@@ -113,5 +113,5 @@ def _recalls(panel: SubFigure, rare: dict[str, SimpleNamespace]) -> None:
                       textcoords="offset points", color=DATA_COLOUR[name])  # fmt: skip
     counts = ["all" if one is None else f"{one} : {two:,}" for one, two in CASES.values()]
     axis.set_xticks(range(len(counts)), counts)
-    axis.set(xlabel="training images, ‘1’ : ‘2’", ylabel="test ‘1’s found (%)",
-             xlim=(-0.25, len(counts) - 0.7))  # fmt: skip
+    axis.set(xlim=(-0.25, len(counts) - 0.7))
+    axis.margins(y=0.15)
