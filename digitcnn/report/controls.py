@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .. import predictions, runs, stats, store
-from .values import Average, Points
+from .representation import OTHER
+from .values import Average, Points, Share
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-SAMPLE = 1500  # test images of each data set that are changed
+SAMPLE = 1000  # test images of each data set that are changed
 EXAMPLES = (2, 4, 7)  # digits that show a control
 Changes = tuple[str, ...]
 
@@ -179,6 +180,30 @@ def answers(run: str, name: str) -> dict[str, np.ndarray]:
     return {"answers": np.array(found).astype("u1")}
 
 
+@store.stored(
+    lambda run, name: f"representation/nothing-{run}-on-{name}",
+    lambda run, name: [store.weights(run), store.images(name)],
+)
+def answers_to_nothing(run: str, name: str) -> dict[str, np.ndarray]:
+    """What a trained run answers where there is no digit, uint8: to the `sampled` images
+    ``smeared`` until none can be told (n,), and to eleven ``plain`` grey pictures, black to white.
+    """
+    import torch
+    from torchvision.transforms.functional import gaussian_blur
+
+    from .. import data, inference
+
+    images = data.load(name, "test").take(sampled(name)).images.float()
+    plain = torch.linspace(0, 255, 11).view(-1, 1, 1, 1).expand(-1, 3, 32, 32)
+    shown = {"smeared": gaussian_blur(images, [31, 31], [6.0, 6.0]), "plain": plain}
+    network = inference.load(run)
+    asked = {kind: pictures.round().byte().contiguous() for kind, pictures in shown.items()}
+    return {
+        kind: inference.predict_logits(network, each).argmax(1).cpu().numpy().astype("u1")
+        for kind, each in asked.items()
+    }
+
+
 @store.stored(lambda name: f"representation/controls-{name}", lambda name: [store.images(name)])
 def examples(name: str) -> dict[str, np.ndarray]:
     """``images`` uint8 (1 + controls, n, 3, 32, 32): the first test image of each of `EXAMPLES`, as
@@ -235,3 +260,33 @@ def effects(run: str, name: str) -> Effects:
     weights = len(labels) / (np.count_nonzero(sizes) * sizes[labels])
     hits = weights * (answers(run, name)["answers"] == labels)
     return Effects(tuple(CONTROLS[name]), dict(zip(combinations(name), hits, strict=True)))
+
+
+def effects_abroad(model: str) -> Effects:
+    """What the controls of the other data set do to the answers of a data set's first model."""
+    return effects(model, OTHER[model])
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """What a run answers where there is no digit: share of one answer among `plain` grey pictures
+    and among photographs that are `smeared`, and that `answer`."""
+
+    answer: int
+    plain: Share
+    smeared: Share
+
+
+def nothing(run: str) -> Nothing:
+    """What an MNIST training answers to plain pictures and smeared SVHN images, most often."""
+    found = answers_to_nothing(run, "svhn")
+    answer = int(np.bincount(found["smeared"]).argmax())
+    plain, smeared = (found[kind] == answer for kind in ("plain", "smeared"))
+    return Nothing(answer, Share(plain.sum(), len(plain)), Share(smeared.sum(), len(smeared)))
+
+
+def taken(run: str, name: str, true: int, answer: int, *changes: str) -> Share:
+    """The share of a class of the changed images that a run reads as some digit."""
+    labels = predictions.predict(run, name).labels[sampled(name)]
+    said = answers(run, name)["answers"][combinations(name).index(changes)]
+    return Share((said[labels == true] == answer).sum(), (labels == true).sum())

@@ -13,11 +13,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from .. import predictions, runs, stats
+from .. import predictions, runs, stats, store
 from ..predictions import Answers, answered
 from ..sources import NAMES, TITLES
-from . import controls
-from .evaluation import confusion
+from . import controls, evaluation
 from .representation import OTHER
 from .values import Average, Count, Points, Share, Spread
 
@@ -33,9 +32,7 @@ class Crossed:
 
     Attributes:
         accuracy, precision, recall: of all trainings, the latter two macro averages.
-        answered: how often the first training (seed 42) answers each class, int (10,).
-        counts: its confusion matrix, rows true classes.
-        certainty: median of the largest probability of its answers.
+        counts: confusion matrix of the first training (seed 42), rows true classes.
         majority: share of the split's most frequent class, which always answering it would reach.
     """
 
@@ -43,30 +40,20 @@ class Crossed:
     precision: Spread
     recall: Spread
     counts: np.ndarray
-    certainty: Share
     majority: Share
 
-    @property
-    def answered(self) -> np.ndarray:
-        """How often each class is answered, int (10,)."""
-        return self.counts.sum(0)
-
-    def answers(self, *digits: int) -> Share:
-        """The share of all answers that are one of some digits."""
-        return Share(self.answered[list(digits)].sum(), self.counts.sum())
-
-    def taken(self, true: int, answer: int) -> Share:
-        """The share of a class that is read as another, or as itself."""
-        return Share(self.counts[true, answer], self.counts[true].sum())
+    def answered(self, digit: int) -> Share:
+        """The share of all images to which the first training answers a digit."""
+        return Share(self.counts[:, digit].sum(), self.counts.sum())
 
     def precision_of(self, digit: int) -> Share:
         """Of the answers of a digit, those that are right."""
-        return Share(self.counts[digit, digit], self.answered[digit])
+        return Share(self.counts[digit, digit], self.counts[:, digit].sum())
 
     @property
     def seldom(self) -> Count:
         """How many classes are answered for fewer than one image in a hundred."""
-        return Count((self.answered < 0.01 * self.counts.sum()).sum())
+        return Count((self.counts.sum(0) < 0.01 * self.counts.sum()).sum())
 
 
 def scores(found: Answers) -> dict[str, float]:
@@ -77,13 +64,16 @@ def scores(found: Answers) -> dict[str, float]:
 def crossed(model: str, name: str) -> Crossed:
     """What a data set's models make of the test split of `name`."""
     every = [scores(answered(run, name)) for run in runs.trainings(model)]
-    first = predictions.predict(model, name)
-    counts = confusion(first)
-    certain = float(np.median(first.probabilities.max(1)))
+    counts = evaluation.confusion(predictions.predict(model, name))
     return Crossed(
         *(Spread(score[measure] for score in every) for measure in MEASURES),
-        counts, Average((certain, certain, certain)), Share(counts.sum(1).max(), counts.sum()),
+        counts, Share(counts.sum(1).max(), counts.sum()),
     )  # fmt: skip
+
+
+def abroad(model: str) -> Crossed:
+    """A data set's models on the other test split."""
+    return crossed(model, OTHER[model])
 
 
 def table() -> pd.DataFrame:
@@ -95,6 +85,35 @@ def table() -> pd.DataFrame:
         rows.append(about | {measure: getattr(found, measure) for measure in MEASURES})
     names = {"precision": "macro precision", "recall": "macro recall"}
     return pd.DataFrame(rows, dtype=object).rename(columns=names)
+
+
+@store.stored(
+    lambda model: f"representation/confused-{model}",
+    lambda model: [store.weights(model), store.images(OTHER[model])],
+)
+def confused_pictures(model: str) -> dict[str, np.ndarray]:
+    """Random images of the other test split that are its four most frequent confusions, ten each:
+    ``at`` int64 (4, 10), and ``images`` uint8 (4, 10, 3, 32, 32); fewer where there are fewer."""
+    from .. import data
+
+    p = predictions.predict(model, OTHER[model])
+    at = [
+        evaluation.examples((p.labels == true) & (p.predicted == answer), 10)
+        for true, answer, _ in evaluation.most_confused(p, 4)
+    ]
+    kept = np.array([row[: min(map(len, at))] for row in at])
+    images = data.load(OTHER[model], "test").images.numpy()
+    return {"at": kept, "images": images[kept]}
+
+
+def confused(model: str) -> list[evaluation.Shown]:
+    """The four most frequent confusions of a model on the other data set, a row each."""
+    p, kept = predictions.predict(model, OTHER[model]), confused_pictures(model)
+    pairs = evaluation.most_confused(p, len(kept["at"]))
+    return [
+        evaluation.Shown(f"{true} → {answer}\n{count} images", images, [""] * len(at), at)
+        for (true, answer, count), at, images in zip(pairs, kept["at"], kept["images"], strict=True)
+    ]
 
 
 # Changed training: what MNIST lacks of photographs, given to it in training -----------------------

@@ -18,6 +18,7 @@ from scipy.spatial.distance import cdist, pdist
 from .. import predictions, runs, store
 from ..runs import SEED
 from ..sources import NAMES, TITLES
+from . import audit
 from .values import Count, Number, Share
 
 NEIGHBOURS = 15  # of UMAP and of the neighbour classifiers
@@ -255,6 +256,16 @@ def space(run: str, name: str) -> Space:
     )  # fmt: skip
 
 
+def own(model: str) -> Space:
+    """`space` of a data set's first model on its own data set."""
+    return space(model, model)
+
+
+def foreign(model: str) -> Space:
+    """`space` of a data set's first model on the other data set."""
+    return space(model, OTHER[model])
+
+
 def spaces_table() -> pd.DataFrame:
     """`space` of both models on both data sets, a column each, as shown."""
     columns = {}
@@ -273,3 +284,34 @@ def spaces_table() -> pd.DataFrame:
                 "silhouette by answer": found.silhouette_answers,
             }
     return pd.DataFrame(columns, dtype=object).rename_axis("measured in 128 dimensions")
+
+
+@dataclass(frozen=True)
+class Sevens:
+    """Dense groups of MNIST's test images of a 7 in the features, see `audit.sevens`.
+
+    Attributes:
+        groups: how many, of `larger` and `smaller` images; `inside`, the share of all sevens that
+            are in one; `silhouette` of these.
+        larger_barred, smaller_barred: of those that readers looked at, the share to which both
+            gave the code ``bar``.
+    """
+
+    groups: Count
+    larger: Count
+    smaller: Count
+    inside: Share
+    silhouette: Number
+    larger_barred: Share
+    smaller_barred: Share
+
+
+def sevens() -> Sevens:
+    """The groups of sevens of the first MNIST training, and what readers saw in them."""
+    found, barred = audit.sevens("mnist"), audit.in_cluster("mnist", "bar")
+    sizes = np.bincount(found["cluster"][found["cluster"] >= 0], minlength=2)
+    return Sevens(
+        Count(found["clusters"][7]), Count(sizes[0]), Count(sizes[1]),
+        Share(sizes.sum(), len(found["cluster"])), Number(found["silhouette"]),
+        barred["a"], barred["b"],
+    )  # fmt: skip
