@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .. import predictions, runs, stats, store
+from ..sources import TITLES
 from .representation import OTHER
-from .values import Average, Points, Share
+from .values import Average, Count, Points, Share
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 SAMPLE = 1000  # test images of each data set that are changed
 EXAMPLES = (2, 4, 7)  # digits that show a control
 Changes = tuple[str, ...]
+PRINTED: Changes = ("upright", "blurred")  # what makes handwriting most like print
 
 # Each takes float images (N, 3, 32, 32) in [0, 1] and returns as many.
 
@@ -230,6 +232,11 @@ class Effects:
     controls: tuple[str, ...]
     hits: dict[Changes, np.ndarray]
 
+    @property
+    def images(self) -> Count:
+        """How many images were changed."""
+        return Count(len(self.hits[()]))
+
     def recall(self, *changes: str) -> Average:
         """Macro recall on the pictures with these changes, with its bootstrap interval."""
         return Average(stats.mean_difference(np.zeros_like(self.hits[()]), self.hits[changes]))
@@ -265,6 +272,17 @@ def effects(run: str, name: str) -> Effects:
 def effects_abroad(model: str) -> Effects:
     """What the controls of the other data set do to the answers of a data set's first model."""
     return effects(model, OTHER[model])
+
+
+def panels() -> dict[str, tuple[np.ndarray, Effects]]:
+    """Both models on the other data set: a title, `examples` and `effects` of the changes."""
+    return {
+        f"{TITLES[model]} model on {TITLES[other]}": (
+            examples(other)["images"],
+            effects(model, other),
+        )
+        for model, other in OTHER.items()
+    }
 
 
 @dataclass(frozen=True)

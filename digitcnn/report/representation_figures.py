@@ -20,7 +20,7 @@ HALO = [effects.withStroke(linewidth=1.8, foreground="white")]
 
 
 def maps(rows: list[list[Panel]]) -> Figure:
-    """Maps in rows, with the colours of the classes below; misread images are ringed."""
+    """Maps in rows, with the colours of the classes below; misread images are black."""
     size = (WIDTH, WIDTH / len(rows[0]) * len(rows) + 0.25)
     figure, axes = plt.subplots(len(rows), len(rows[0]), figsize=size, squeeze=False)
     for axis, panel in zip(axes.flat, [panel for row in rows for panel in row], strict=True):
@@ -37,10 +37,11 @@ def _map(axis: plt.Axes, panel: Panel) -> None:
     colours = np.array([to_rgb(colour) for colour in palette])[panel.groups]
     order = np.random.default_rng(0).permutation(len(points))  # no group covers the others
     size = float(np.clip(6000 / len(order), 0.2, 6))
-    axis.scatter(*points[order].T, s=size, c=colours[order], linewidths=0, rasterized=True)
+    style = {"linewidths": 0, "antialiased": False, "rasterized": True}  # smaller without grey
+    axis.scatter(*points[order].T, s=size, c=colours[order], **style)
     if panel.wrong is not None:
-        rings = {"s": 7, "facecolors": "none", "edgecolors": "black", "linewidths": 0.35}
-        axis.scatter(*points[panel.wrong].T, rasterized=True, **rings)
+        marks = float(np.clip(500 / max(panel.wrong.sum(), 1), 1, 4))
+        axis.scatter(*points[panel.wrong].T, s=marks, color="black", **style)
     names: dict[str, tuple] = {}
     if panel.by == "data":
         for place, name in enumerate(data):
