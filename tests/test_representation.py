@@ -108,10 +108,10 @@ def test_crossed_counts_answers(synthetic):
     # Always answering 7: a tenth is right, and only class 7 has any precision or recall.
     assert (foreign.accuracy, foreign.recall) == pytest.approx((0.1, 0.1))
     assert foreign.precision == pytest.approx(0.01)
-    assert foreign.answers(7) == 1 and foreign.answers(1, 2) == 0
-    assert foreign.taken(3, 7) == 1 and foreign.precision_of(7) == pytest.approx(0.1)
+    assert foreign.answered(7) == 1 and foreign.answered(1) == 0 and foreign.seldom == 9
+    assert foreign.precision_of(7) == pytest.approx(0.1)
     assert np.isnan(foreign.precision_of(3)) and foreign.majority == pytest.approx(0.1)
-    assert cross_dataset.crossed("svhn", "svhn").taken(3, 5) == pytest.approx(6 / 30)
+    assert cross_dataset.at_home("svhn").counts[3, 5] == 6
     table = cross_dataset.table()
     assert table["accuracy"].map(float).tolist() == pytest.approx([0.98, 0.1, 0.1, 0.98])
 
@@ -226,6 +226,7 @@ def test_settings_are_held_against_plain_by_seed(transfer):
     assert found["all"].gain.low > 0.09 and found["all"].beyond
     assert found["ground"].gain == 0 and not found["ground"].beyond
     assert found["plain"].accuracy.values == pytest.approx([30 / 300, 31 / 300, 32 / 300])
+    assert cross_dataset.best_alone() in ("ground", "polarity", "contrast", "colours")
     table = cross_dataset.trained_table()
     assert table["beyond chance"].tolist() == ["", *["no"] * 4, "yes"]
 
@@ -233,8 +234,7 @@ def test_settings_are_held_against_plain_by_seed(transfer):
 def test_the_gap_is_divided(transfer, monkeypatch):
     def crossed(model, name):
         recall = Spread([0.9 if model == name else 0.1])
-        none = Share(0, 1)
-        return cross_dataset.Crossed(recall, recall, recall, np.eye(10, dtype=int), none, none)
+        return cross_dataset.Crossed(recall, recall, recall, np.eye(10, dtype=int), Share(0, 1))
 
     class Effects:
         def best(self, size):
@@ -246,12 +246,13 @@ def test_the_gap_is_divided(transfer, monkeypatch):
     monkeypatch.setattr(cross_dataset, "crossed", crossed)
     monkeypatch.setattr(controls, "effects", lambda run, name: Effects())
     mnist, svhn = cross_dataset.gap("mnist"), cross_dataset.gap("svhn")
-    assert svhn.size == pytest.approx(0.8) and svhn.closed == pytest.approx(0.2)
+    assert svhn.size == pytest.approx(0.8) and svhn.pictures == pytest.approx(0.2)
     assert (svhn.left, svhn.left.low, svhn.left.high) == pytest.approx((0.8, 0.75, 0.95))
     assert [part.name for part in svhn.parts] == ["pictures: blurred", "pictures: blurred, upright"]
     assert len(mnist.parts) == 2 + 5 and len(mnist.parts[-1].seeds) == 3
     plain = np.mean([30, 31, 32]) / 300
-    assert mnist.parts[-1].share == pytest.approx(31 / 300 / (0.9 - plain), abs=0.003)
+    assert mnist.parts[-1].name == "training: all"
+    assert mnist.training == pytest.approx(31 / 300 / (0.9 - plain), abs=0.003)
 
 
 # Maps

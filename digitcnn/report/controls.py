@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -269,20 +269,20 @@ def effects(run: str, name: str) -> Effects:
     return Effects(tuple(CONTROLS[name]), dict(zip(combinations(name), hits, strict=True)))
 
 
-def effects_abroad(model: str) -> Effects:
+def abroad(model: str) -> Effects:
     """What the controls of the other data set do to the answers of a data set's first model."""
     return effects(model, OTHER[model])
 
 
+def at_home(model: str) -> Effects:
+    """What the controls of its own data set do to the answers of a data set's first model."""
+    return effects(model, model)
+
+
 def panels() -> dict[str, tuple[np.ndarray, Effects]]:
     """Both models on the other data set: a title, `examples` and `effects` of the changes."""
-    return {
-        f"{TITLES[model]} model on {TITLES[other]}": (
-            examples(other)["images"],
-            effects(model, other),
-        )
-        for model, other in OTHER.items()
-    }
+    titles = {model: f"{TITLES[model]} model on {TITLES[other]}" for model, other in OTHER.items()}
+    return {titles[m]: (examples(other)["images"], abroad(m)) for m, other in OTHER.items()}
 
 
 @dataclass(frozen=True)
@@ -303,8 +303,16 @@ def nothing(run: str) -> Nothing:
     return Nothing(answer, Share(plain.sum(), len(plain)), Share(smeared.sum(), len(smeared)))
 
 
-def taken(run: str, name: str, true: int, answer: int, *changes: str) -> Share:
-    """The share of a class of the changed images that a run reads as some digit."""
-    labels = predictions.predict(run, name).labels[sampled(name)]
-    said = answers(run, name)["answers"][combinations(name).index(changes)]
-    return Share((said[labels == true] == answer).sum(), (labels == true).sum())
+class Form(NamedTuple):
+    """The share of a class that is misread in one way, as `written` and made like print."""
+
+    written: Share
+    printed: Share
+
+
+def form(true: int, answer: int) -> Form:
+    """How often the SVHN model reads one of MNIST's digits as another, and when it is `PRINTED`."""
+    labels = predictions.predict("svhn", "mnist").labels[sampled("mnist")]
+    said, order = answers("svhn", "mnist")["answers"], combinations("mnist")
+    taken = [said[order.index(how)][labels == true] == answer for how in ((), PRINTED)]
+    return Form(*(Share(found.sum(), len(found)) for found in taken))

@@ -18,7 +18,7 @@ from ..predictions import Answers, answered
 from ..sources import NAMES, TITLES
 from . import controls, evaluation
 from .representation import OTHER
-from .values import Average, Count, Points, Share, Spread
+from .values import Average, Count, Points, Share, Spread, Text
 
 MEASURES = ("accuracy", "precision", "recall")
 
@@ -69,6 +69,11 @@ def crossed(model: str, name: str) -> Crossed:
         *(Spread(score[measure] for score in every) for measure in MEASURES),
         counts, Share(counts.sum(1).max(), counts.sum()),
     )  # fmt: skip
+
+
+def at_home(model: str) -> Crossed:
+    """A data set's models on their own test split."""
+    return crossed(model, model)
 
 
 def abroad(model: str) -> Crossed:
@@ -169,6 +174,12 @@ def trained() -> dict[str, Trained]:
     }  # fmt: skip
 
 
+def best_alone() -> Text:
+    """The setting of a single property that adds most to the macro recall on SVHN."""
+    found = trained()
+    return Text(max((s for s in found if len(runs.TRANSFER[s]) == 1), key=lambda s: found[s].gain))
+
+
 def trained_table() -> pd.DataFrame:
     """`trained` as shown."""
     rows = [
@@ -204,46 +215,44 @@ class Gap:
 
     Attributes:
         size: difference of their macro recall, of the trainings with seed 42.
-        parts: changed pictures (the best control, the best two), then changed training.
-        closed: the largest share that one of these closes, `left` the rest, both from 0 to 1.
+        parts: what closes which share: changed pictures (the best control, the best two), then
+            changed training.
     """
 
     size: Points
     parts: list[Part]
 
     @property
-    def closed(self) -> Average:
-        """Clipped at nothing."""
-        best = max(self.parts, key=lambda part: part.share)
-        return Average(max(value, 0.0) for value in best[1:4])
+    def pictures(self) -> Average:
+        """The share that the best two changes of the pictures close."""
+        return Average(self.parts[1][1:4])
+
+    @property
+    def training(self) -> Average:
+        """The share that training with all properties closes."""
+        return Average(self.parts[-1][1:4])
 
     @property
     def left(self) -> Average:
-        """What no part accounts for."""
-        closed = self.closed
-        return Average((1 - closed, 1 - closed.high, 1 - closed.low))
+        """What the largest part leaves, from 0 to 1."""
+        _, share, low, high, _ = max(self.parts, key=lambda part: part.share)
+        return Average(1 - max(end, 0.0) for end in (share, high, low))
 
 
 def gap(model: str) -> Gap:
     """The gap of a data set's models on the other data set."""
     other = OTHER[model]
-    ours, theirs = crossed(model, other), crossed(other, other)
-    size = theirs.recall.values[0] - ours.recall.values[0]
-    effects = controls.effects(model, other)
-    parts = []
-    for changes in (effects.best(1), effects.best(2)):
-        gain = effects.gain(*changes)
-        shares = (gain / size, gain.low / size, gain.high / size)
-        parts.append(Part(f"pictures: {', '.join(changes)}", *shares))
+    theirs, size = at_home(other).recall, at_home(other).recall.values[0]
+    size -= abroad(model).recall.values[0]
+    found = controls.effects(model, other)
+    gains = {f"pictures: {', '.join(c)}": found.gain(*c) for c in (found.best(1), found.best(2))}
+    parts = [Part(name, *(end / size for end in (g, g.low, g.high))) for name, g in gains.items()]
     if model == "mnist":
         settings = trained()
-        plain = settings["plain"].recall
-        whole = theirs.recall - plain
-        for setting, found in settings.items():
-            if setting == "plain":
-                continue
-            shares = (found.gain / whole, found.gain.low / whole, found.gain.high / whole)
-            pairs = zip(found.recall.values, plain.values, strict=True)
-            seeds = tuple((a - b) / whole for a, b in pairs)
-            parts.append(Part(f"training: {setting}", *shares, seeds))
+        plain = settings.pop("plain").recall
+        for setting, each in settings.items():
+            ends = (each.gain, each.gain.low, each.gain.high)
+            pairs = zip(each.recall.values, plain.values, strict=True)
+            shares = [value / (theirs - plain) for value in (*ends, *(a - b for a, b in pairs))]
+            parts.append(Part(f"training: {setting}", *shares[:3], tuple(shares[3:])))
     return Gap(Points((size, np.nan, np.nan)), parts)

@@ -123,7 +123,7 @@ def controls(panels: dict[str, tuple[np.ndarray, Effects]]) -> Figure:
         left.set_yticks(34 * (np.arange(len(padded)) + 0.5), ["unchanged", *names])
         left.set_xticks([])
         triangle = found.gains
-        right.imshow(triangle, cmap="RdGy_r", vmin=-15, vmax=15)
+        right.imshow(triangle, cmap="Greys", vmin=0, vmax=80)
         for row, column in np.argwhere(~np.isnan(triangle)):
             value = f"{triangle[row, column]:+.1f}".replace("-", "\u2212")
             right.text(column, row, value, ha="center", va="center", fontsize=SIZE - 1,
@@ -153,7 +153,7 @@ def gap(found: dict[str, Gap]) -> Figure:
             axis.plot(share, row, "o", color=colour, ms=3.5)
             for seed in part.seeds:
                 axis.plot(100 * seed, row + 0.3, "|", color=colour, ms=3.5, mew=0.7)
-        best, last = 100 * found[model].closed, len(parts)
+        best, last = 100 * (1 - found[model].left), len(parts)
         axis.plot([best, 100], [last, last], color="0.75", lw=6, solid_capstyle="butt")
         axis.text((best + 100) / 2, last, f"{100 - best:.0f}\u202f%", ha="center", va="center")
         axis.set_yticks(range(last + 1), [*(part.name for part in parts), "left open"])
