@@ -246,7 +246,7 @@ def test_the_gap_is_divided(transfer, monkeypatch):
     monkeypatch.setattr(cross_dataset, "crossed", crossed)
     monkeypatch.setattr(controls, "effects", lambda run, name: Effects())
     mnist, svhn = cross_dataset.gap("mnist"), cross_dataset.gap("svhn")
-    assert svhn.size == pytest.approx(0.8) and svhn.pictures == pytest.approx(0.2)
+    assert svhn.size == pytest.approx(80) and svhn.pictures == pytest.approx(0.2)
     assert (svhn.left, svhn.left.low, svhn.left.high) == pytest.approx((0.8, 0.75, 0.95))
     assert [part.name for part in svhn.parts] == ["pictures: blurred", "pictures: blurred, upright"]
     assert len(mnist.parts) == 2 + 5 and len(mnist.parts[-1].seeds) == 3

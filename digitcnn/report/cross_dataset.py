@@ -18,7 +18,7 @@ from ..predictions import Answers, answered
 from ..sources import NAMES, TITLES
 from . import controls, evaluation
 from .representation import OTHER
-from .values import Average, Count, Points, Share, Spread, Text
+from .values import Average, Count, Number, Points, Share, Spread, Text
 
 MEASURES = ("accuracy", "precision", "recall")
 
@@ -214,12 +214,12 @@ class Gap:
     """What a model lacks on the other data set against the model that learned it, and why.
 
     Attributes:
-        size: difference of their macro recall, of the trainings with seed 42.
+        size: difference of their macro recall in points, of the trainings with seed 42.
         parts: what closes which share: changed pictures (the best control, the best two), then
             changed training.
     """
 
-    size: Points
+    size: Number
     parts: list[Part]
 
     @property
@@ -255,4 +255,4 @@ def gap(model: str) -> Gap:
             pairs = zip(each.recall.values, plain.values, strict=True)
             shares = [value / (theirs - plain) for value in (*ends, *(a - b for a, b in pairs))]
             parts.append(Part(f"training: {setting}", *shares[:3], tuple(shares[3:])))
-    return Gap(Points((size, np.nan, np.nan)), parts)
+    return Gap(Number(100 * size, 1, "points"), parts)

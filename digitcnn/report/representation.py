@@ -230,6 +230,19 @@ class Space:
         return Count((self.nearest == np.arange(10)).sum())
 
 
+MEASURES = {
+    "alike": "neighbours of the same class",
+    "alike_in_map": "the same in the map",
+    "voted": "class by own neighbours",
+    "apart": "neighbours of the same data set",
+    "far": "distance to own images",
+    "between": "distance between classes",
+    "radius": "spread within classes",
+    "silhouette": "silhouette by class",
+    "silhouette_answers": "silhouette by answer",
+}
+
+
 def space(run: str, name: str) -> Space:
     """How a run's features hold the test images of a data set."""
     own, found = runs.get(run).data, neighbours(run)
@@ -269,21 +282,11 @@ def foreign(model: str) -> Space:
 def spaces_table() -> pd.DataFrame:
     """`space` of both models on both data sets, a column each, as shown."""
     columns = {}
-    for model in NAMES:
-        for name in (model, OTHER[model]):
-            found = space(model, name)
-            columns[f"{TITLES[model]} model, {TITLES[name]}"] = {
-                "neighbours of the same class": found.alike,
-                "the same in the map": found.alike_in_map,
-                "class by own neighbours": found.voted,
-                "neighbours of the same data set": found.apart,
-                "distance to own images": found.far,
-                "distance between classes": found.between,
-                "spread within classes": found.radius,
-                "silhouette by class": found.silhouette,
-                "silhouette by answer": found.silhouette_answers,
-            }
-    return pd.DataFrame(columns, dtype=object).rename_axis("measured in 128 dimensions")
+    for model, name in ((m, n) for m in NAMES for n in (m, OTHER[m])):
+        found = space(model, name)
+        columns[f"{TITLES[model]} model, {TITLES[name]}"] = [getattr(found, m) for m in MEASURES]
+    frame = pd.DataFrame(columns, index=list(MEASURES.values()), dtype=object)
+    return frame.rename_axis("measured in 128 dimensions")
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from .controls import Effects
 from .cross_dataset import Gap
 from .representation import Panel
 from .style import CLASS_COLOURS, DATA_COLOUR, SIZE, WIDTH
+from .values import MINUS
 
 HALO = [effects.withStroke(linewidth=1.8, foreground="white")]
 
@@ -22,7 +23,7 @@ HALO = [effects.withStroke(linewidth=1.8, foreground="white")]
 def maps(rows: list[list[Panel]]) -> Figure:
     """Maps in rows, with the colours of the classes below; misread images are black."""
     size = (WIDTH, WIDTH / len(rows[0]) * len(rows) + 0.25)
-    figure, axes = plt.subplots(len(rows), len(rows[0]), figsize=size, squeeze=False)
+    figure, axes = plt.subplots(len(rows), len(rows[0]), figsize=size, squeeze=False, dpi=140)
     for axis, panel in zip(axes.flat, [panel for row in rows for panel in row], strict=True):
         _map(axis, panel)
     marks = [plt.Line2D([], [], marker="o", color=c, ls="", ms=3.5) for c in CLASS_COLOURS]
@@ -113,24 +114,23 @@ def controls(panels: dict[str, tuple[np.ndarray, Effects]]) -> Figure:
         panels: title to examples uint8 (1 + k, n, 3, 32, 32), the unchanged first, and effects.
     """
     figure, axes = plt.subplots(
-        len(panels), 2, figsize=(WIDTH, 2.15 * len(panels)), width_ratios=(1, 2.1), squeeze=False
+        len(panels), 2, figsize=(WIDTH, 2.1 * len(panels)), width_ratios=(1, 2.6), squeeze=False
     )
     for (left, right), (title, (examples, found)) in zip(axes, panels.items(), strict=True):
-        names = found.controls
         padded = np.pad(examples, ((0, 0), (0, 0), (0, 0), (1, 1), (1, 1)), constant_values=255)
         sheet = padded.transpose(0, 3, 1, 4, 2).reshape(34 * len(padded), -1, 3)
-        left.imshow(sheet, interpolation="nearest")
-        left.set_yticks(34 * (np.arange(len(padded)) + 0.5), ["unchanged", *names])
-        left.set_xticks([])
-        triangle = found.gains
-        right.imshow(triangle, cmap="Greys", vmin=0, vmax=80)
-        for row, column in np.argwhere(~np.isnan(triangle)):
-            value = f"{triangle[row, column]:+.1f}".replace("-", "\u2212")
-            right.text(column, row, value, ha="center", va="center", fontsize=SIZE - 1,
-                       weight="bold" if row == column else "normal")  # fmt: skip
-        right.set_xticks(range(len(names)), names, rotation=35, ha="right")
-        right.set_yticks(range(len(names)), names)
+        left.imshow(sheet, interpolation="none")
+        left.set_yticks(34 * (np.arange(len(padded)) + 0.5), ["unchanged", *found.controls])
+        shown = np.vstack([np.full(len(found.controls), np.nan), found.gains])  # in the same rows
+        right.imshow(shown, cmap="Greys", vmin=0, vmax=80, aspect="auto")
+        for row, column in np.argwhere(~np.isnan(shown)):
+            value = f"{shown[row, column]:+.1f}".replace("-", MINUS)
+            weight = "bold" if row == column + 1 else "normal"
+            right.text(column, row, value, ha="center", va="center", weight=weight, fontsize=7)
+        right.set_xticks(range(len(found.controls)), found.controls, rotation=25, ha="right")
         right.set_title(title)
+        left.set_xticks([])
+        right.set_yticks([])
         for axis in (left, right):
             axis.tick_params(length=0)
             axis.spines[:].set_visible(False)
