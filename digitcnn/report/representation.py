@@ -155,42 +155,50 @@ def neighbours(run: str) -> dict[str, np.ndarray]:
     """Random test images of both data sets among all test images, in a run's 128 features.
 
     By data set: ``<name>-at`` int64 (n,), positions of `QUERIES` images in its test split; for each
-    data set ``<name>-near-<other>`` int32 (n, 15), positions of the nearest other images there, and
-    ``<name>-far-<other>`` float32 (n, 15), their distances; ``<name>-silhouettes`` (2,) of the
-    first `FEW`, by true class and by answer; ``<name>-centres`` float32 (10, 128), the mean
-    features of each true class, and ``<name>-radius`` float32 (10,), the mean distance from there.
+    data set ``<name>-vote-<other>`` uint8 (n,), the class of most of the 15 nearest other images
+    there; ``<name>-here`` uint8 (n,), how many of the 15 nearest of both are of its own data set;
+    ``<name>-far`` float16 (n,), the distance to the nearest that the run has learned the like of;
+    ``<name>-silhouettes`` (2,) of the first `FEW`, by true class and by answer;
+    ``<name>-centres`` float32 (10, 128), the mean features of each true class, and
+    ``<name>-radius`` float32 (10,), the mean distance from there.
     """
     from sklearn.metrics import silhouette_score
     from sklearn.neighbors import NearestNeighbors
 
     spaces = {name: features(Map(run, (name,))) for name in NAMES}
+    said = {name: predictions.predict(run, name) for name in NAMES}
     found = {}
     for name, space in spaces.items():
         at = np.random.default_rng(SEED).permutation(len(space))[:QUERIES]
-        found[f"{name}-at"] = at
+        far: dict[str, np.ndarray] = {}
         for other, target in spaces.items():
             search = NearestNeighbors(n_neighbors=NEIGHBOURS + 1).fit(target)
-            far, near = search.kneighbors(space[at])
             kept = slice(1, None) if other == name else slice(None, -1)  # the first is itself
-            found[f"{name}-near-{other}"] = near[:, kept].astype("i4")
-            found[f"{name}-far-{other}"] = far[:, kept].astype("f4")
-        p, few = predictions.predict(run, name), at[:FEW]
+            far[other], near = (part[:, kept] for part in search.kneighbors(space[at]))
+            found[f"{name}-vote-{other}"] = majority(said[other].labels[near])
+        ranks = np.argsort(np.hstack([far[name], far[OTHER[name]]]), axis=1)
+        found[f"{name}-here"] = (ranks[:, :NEIGHBOURS] < NEIGHBOURS).sum(1).astype("u1")
+        found[f"{name}-far"] = far[runs.get(run).data][:, 0].astype("f2")
+        found[f"{name}-at"], few = at, at[:FEW]
         found[f"{name}-silhouettes"] = np.array(
             [
                 silhouette_score(space[few], by[few]) if len(set(by[few])) > 1 else np.nan
-                for by in (p.labels, p.predicted)
+                for by in (said[name].labels, said[name].predicted)
             ]
         )
-        parts = [space[p.labels == digit] for digit in range(10)]
+        parts = [space[said[name].labels == digit] for digit in range(10)]
         centres = np.array([part.mean(0) for part in parts])
         found[f"{name}-centres"] = centres
         found[f"{name}-radius"] = np.array(
-            [
-                np.linalg.norm(part - centre, axis=1).mean()
-                for part, centre in zip(parts, centres, strict=True)
-            ]
+            [np.linalg.norm(p - c, axis=1).mean() for p, c in zip(parts, centres, strict=True)]
         )
     return found
+
+
+def majority(classes: np.ndarray) -> np.ndarray:
+    """The most frequent of the classes in each row, the lowest of several, uint8 (n,)."""
+    votes = np.stack([(classes == digit).sum(1) for digit in range(10)], axis=1)
+    return votes.argmax(1).astype("u1")
 
 
 @dataclass(frozen=True)
@@ -246,25 +254,18 @@ MEASURES = {
 def space(run: str, name: str) -> Space:
     """How a run's features hold the test images of a data set."""
     own, found = runs.get(run).data, neighbours(run)
-    truth = {each: predictions.predict(run, each).labels for each in NAMES}
-    at, other = found[f"{name}-at"], OTHER[name]
-
-    def right(near: np.ndarray, of: str) -> Share:
-        votes = np.stack([(truth[of][near] == digit).sum(1) for digit in range(10)], axis=1)
-        return Share((votes.argmax(1) == truth[name][at]).sum(), len(at))
-
+    labels, at = predictions.predict(run, name).labels, found[f"{name}-at"]
     flat = points(Map(run, (name,)))
-    _, in_map = cKDTree(flat).query(flat[at], NEIGHBOURS + 1)
-    both = np.hstack([found[f"{name}-far-{name}"], found[f"{name}-far-{other}"]])
-    here = (np.argsort(both, axis=1)[:, :NEIGHBOURS] < NEIGHBOURS).mean(1) > 0.5
-    step = {each: float(np.median(found[f"{each}-far-{own}"][:, 0])) for each in NAMES}
+    _, near = cKDTree(flat).query(flat[at], NEIGHBOURS + 1)
+    votes = found[f"{name}-vote-{name}"], majority(labels[near[:, 1:]]), found[f"{name}-vote-{own}"]
+    here = found[f"{name}-here"] > NEIGHBOURS / 2
+    far = [np.median(found[f"{each}-far"].astype(float)) for each in (name, own)]
     centres, home = found[f"{name}-centres"], found[f"{own}-centres"]
     unit = pdist(home).mean()
     return Space(
-        own == name, right(found[f"{name}-near-{name}"], name), right(in_map[:, 1:], name),
-        right(found[f"{name}-near-{own}"], own), Share(here.sum(), len(here)),
-        *(Number(value) for value in found[f"{name}-silhouettes"]),
-        Number(step[name] / step[own], 1), cdist(centres, home).argmin(1),
+        own == name, *(Share((vote == labels[at]).sum(), len(at)) for vote in votes),
+        Share(here.sum(), len(here)), *(Number(value) for value in found[f"{name}-silhouettes"]),
+        Number(far[0] / far[1], 1), cdist(centres, home).argmin(1),
         Number(pdist(centres).mean() / unit), Number(found[f"{name}-radius"].mean() / unit),
     )  # fmt: skip
 
