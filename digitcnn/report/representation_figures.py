@@ -23,7 +23,8 @@ HALO = [effects.withStroke(linewidth=1.8, foreground="white")]
 def maps(rows: list[list[Panel]]) -> Figure:
     """Maps in rows, with the colours of the classes below; misread images are black."""
     size = (WIDTH, WIDTH / len(rows[0]) * len(rows) + 0.25)
-    figure, axes = plt.subplots(len(rows), len(rows[0]), figsize=size, squeeze=False, dpi=140)
+    dots = 140 if len(rows) == 1 else 110  # an inch, of the clouds, so that a figure stays small
+    figure, axes = plt.subplots(len(rows), len(rows[0]), figsize=size, squeeze=False, dpi=dots)
     for axis, panel in zip(axes.flat, [panel for row in rows for panel in row], strict=True):
         _map(axis, panel)
     marks = [plt.Line2D([], [], marker="o", color=c, ls="", ms=3.5) for c in CLASS_COLOURS]
@@ -43,17 +44,14 @@ def _map(axis: plt.Axes, panel: Panel) -> None:
     if panel.wrong is not None:
         marks = float(np.clip(500 / max(panel.wrong.sum(), 1), 1, 4))
         axis.scatter(*points[panel.wrong].T, s=marks, color="black", **style)
-    names: dict[str, tuple] = {}
+    style = {"weight": "bold", "fontsize": SIZE + 1, "path_effects": HALO}
     if panel.by == "data":
         for place, name in enumerate(data):
-            middle = np.median(points[panel.groups == place], axis=0)
-            names[TITLES[name]] = (middle, DATA_COLOUR[name])
+            spot = {"x": 0.03, "y": 0.97 - 0.08 * place, "transform": axis.transAxes}
+            axis.text(s=TITLES[name], va="top", color=palette[place], **spot, **style)
     else:
-        anchors = class_anchors(points, panel.groups)
-        names = {str(digit): (place, "black") for digit, place in anchors.items()}
-    for text, ((x, y), colour) in names.items():
-        axis.text(x, y, text, ha="center", va="center", weight="bold", color=colour,
-                  fontsize=SIZE + 1, path_effects=HALO)  # fmt: skip
+        for digit, (x, y) in class_anchors(points, panel.groups).items():
+            axis.text(x, y, str(digit), ha="center", va="center", **style)
     axis.set_title(panel.title)
     axis.set(xticks=[], yticks=[])
     axis.margins(0.02)
@@ -124,7 +122,7 @@ def controls(panels: dict[str, tuple[np.ndarray, Effects]]) -> Figure:
         shown = np.vstack([np.full(len(found.controls), np.nan), found.gains])  # in the same rows
         right.imshow(shown, cmap="Greys", vmin=0, vmax=80, aspect="auto")
         for row, column in np.argwhere(~np.isnan(shown)):
-            value = f"{shown[row, column]:+.1f}".replace("-", MINUS)
+            value = f"{shown[row, column]:+z.1f}".replace("-", MINUS)
             weight = "bold" if row == column + 1 else "normal"
             right.text(column, row, value, ha="center", va="center", weight=weight, fontsize=7)
         right.set_xticks(range(len(found.controls)), found.controls, rotation=25, ha="right")
