@@ -59,7 +59,11 @@ window.digitcnnMaps = window.digitcnnMaps || (() => {
     const panels = spec.panels.map(panel => {
       const samples = known[panel.map] = known[panel.map] || samplesOf(panel.model, panel.data);
       const box = add(rows, "div", "hover-panel");
-      add(box, "div", "hover-title", panel.title);
+      const title = add(box, "div", "hover-title", panel.title);
+      if (panel.by === "data") for (const { colour, title: name } of panel.data.map(of => common.sets[of])) {
+        add(title, "b", "", " ● ").style.color = colour;
+        title.append(name);
+      }
       const canvas = add(box, "canvas", "");
       canvas.tabIndex = 0;
       canvas.setAttribute("role", "img");
@@ -172,7 +176,10 @@ window.digitcnnMaps = window.digitcnnMaps || (() => {
         return button;
       });
     });
-    const all = () => panels.forEach(paint);
+    const all = () => {
+      select(panels[0], -1);
+      panels.forEach(paint);
+    };
     new ResizeObserver(all).observe(rows);
     new MutationObserver(all).observe(document.body, { attributeFilter: ["class"] });
   }

@@ -23,7 +23,7 @@ HALO = [effects.withStroke(linewidth=1.8, foreground="white")]
 def maps(rows: list[list[Panel]]) -> Figure:
     """Maps in rows, with the colours of the classes below; misread images are black."""
     size = (WIDTH, WIDTH / len(rows[0]) * len(rows) + 0.25)
-    dots = 140 if len(rows) == 1 else 110  # an inch, of the clouds, so that a figure stays small
+    dots = 140 if len(rows) == 1 else 100  # an inch, of the clouds, so that a figure stays small
     figure, axes = plt.subplots(len(rows), len(rows[0]), figsize=size, squeeze=False, dpi=dots)
     for axis, panel in zip(axes.flat, [panel for row in rows for panel in row], strict=True):
         _map(axis, panel)
@@ -47,8 +47,8 @@ def _map(axis: plt.Axes, panel: Panel) -> None:
     style = {"weight": "bold", "fontsize": SIZE + 1, "path_effects": HALO}
     if panel.by == "data":
         for place, name in enumerate(data):
-            spot = {"x": 0.03, "y": 0.97 - 0.08 * place, "transform": axis.transAxes}
-            axis.text(s=TITLES[name], va="top", color=palette[place], **spot, **style)
+            spot = {"x": 0.97, "y": 0.11 - 0.08 * place, "transform": axis.transAxes}
+            axis.text(s=TITLES[name], ha="right", color=palette[place], **spot, **style)
     else:
         for digit, (x, y) in class_anchors(points, panel.groups).items():
             axis.text(x, y, str(digit), ha="center", va="center", **style)
