@@ -269,26 +269,14 @@ def effects(run: str, name: str) -> Effects:
     return Effects(tuple(CONTROLS[name]), dict(zip(combinations(name), hits, strict=True)))
 
 
-def abroad(model: str) -> Effects:
-    """What the controls of the other data set do to the answers of a data set's first model."""
-    return effects(model, OTHER[model])
-
-
-def at_home(model: str) -> Effects:
-    """What the controls of its own data set do to the answers of a data set's first model."""
-    return effects(model, model)
-
-
 def panels() -> dict[str, tuple[np.ndarray, Effects]]:
     """Both models on the other data set: a title, `examples` and `effects` of the changes."""
     titles = {model: f"{TITLES[model]} model on {TITLES[other]}" for model, other in OTHER.items()}
-    return {titles[m]: (examples(other)["images"], abroad(m)) for m, other in OTHER.items()}
+    return {titles[m]: (examples(other)["images"], effects(m, other)) for m, other in OTHER.items()}
 
 
-@dataclass(frozen=True)
-class Nothing:
-    """What a run answers where there is no digit: share of one answer among `plain` grey pictures
-    and among photographs that are `smeared`, and that `answer`."""
+class Nothing(NamedTuple):
+    """What a run answers where there is no digit: to plain grey pictures, and to smeared ones."""
 
     answer: int
     plain: Share
@@ -296,11 +284,11 @@ class Nothing:
 
 
 def nothing(run: str) -> Nothing:
-    """What an MNIST training answers to plain pictures and smeared SVHN images, most often."""
+    """The most frequent answer of an MNIST training to smeared SVHN images, and its shares."""
     found = answers_to_nothing(run, "svhn")
     answer = int(np.bincount(found["smeared"]).argmax())
-    plain, smeared = (found[kind] == answer for kind in ("plain", "smeared"))
-    return Nothing(answer, Share(plain.sum(), len(plain)), Share(smeared.sum(), len(smeared)))
+    hits = (found[kind] == answer for kind in ("plain", "smeared"))
+    return Nothing(answer, *(Share(each.sum(), len(each)) for each in hits))
 
 
 class Form(NamedTuple):
