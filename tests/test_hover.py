@@ -3,158 +3,145 @@
 import base64
 import json
 import re
-import shutil
-import subprocess
 
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from digitcnn import data, predictions  # noqa: E402
+from digitcnn import data, predictions, store  # noqa: E402
 from digitcnn.report import interactive  # noqa: E402
-from digitcnn.report.representation import Map  # noqa: E402
+from digitcnn.report.representation import Map, Panel  # noqa: E402
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 COUNT = {"mnist": 40, "svhn": 60}
-PROBE = """
-<script>
-addEventListener("load", function probe() {
-  const root = document.querySelector(".hover-map"), tip = root.querySelector(".hover-tip");
-  const canvas = root.querySelector(".hover-panel canvas"), found = {};
-  const pixels = (c, ...area) => Array.from(c.getContext("2d").getImageData(...area).data);
-  const shown = () => pixels(canvas, 0, 0, canvas.width, canvas.height)
-    .filter((value, i) => i % 4 == 3 && value > 150).length;
-  if (!shown()) return setTimeout(probe, 50);  // not painted yet
-  const move = (x, y) => {
-    const frame = canvas.getBoundingClientRect();
-    canvas.dispatchEvent(new PointerEvent("pointermove",
-      {clientX: frame.left + x * frame.width, clientY: frame.top + y * frame.height}));
-  };
-  found.before = tip.hidden;
-  found.all = shown();
-  move(0.02, 0.98);  // sample 0 is the lower left corner
-  found.text = tip.textContent;
-  found.after = tip.hidden;
-  found.picture = pixels(tip.querySelector("canvas"), 36, 36, 1, 1);
-  const button = root.querySelectorAll(".hover-legend button")[1];
-  button.click();
-  found.pressed = root.querySelectorAll("[aria-pressed=true]").length;
-  found.one = shown();
-  move(0.02, 0.98);
-  found.isolated = tip.hidden;  // sample 0 is of class 0, which is not shown now
-  button.click();
-  found.again = shown();
-  canvas.dispatchEvent(new KeyboardEvent("keydown", {key: "ArrowRight"}));
-  found.key = tip.textContent;
-  canvas.dispatchEvent(new KeyboardEvent("keydown", {key: "Escape"}));
-  found.escaped = tip.hidden;
-  const frame = canvas.getBoundingClientRect();
-  const touch = (type, x, y) => canvas.dispatchEvent(new PointerEvent(type, {pointerType: "touch",
-    clientX: frame.left + x * frame.width, clientY: frame.top + y * frame.height}));
-  touch("pointerdown", 0.02, 0.96);  // a finger beside the sample, lifted again
-  touch("pointerleave", 0.02, 0.96);
-  found.touched = !tip.hidden && tip.textContent;
-  touch("pointerdown", 0.5, 0.5);  // between the samples
-  found.hidden = getComputedStyle(document.querySelector("figure img")).display;
-  const output = document.createElement("pre");
-  output.id = "probe";
-  output.textContent = JSON.stringify(found);
-  document.body.append(output);
-});
-</script>
-"""
+SHOWN = Map("mnist", ("mnist",))
+PLACES = np.stack([np.arange(40) % 10, np.arange(40) // 10], axis=1).astype(np.float32)
 
 
 @pytest.fixture
-def stand_in(monkeypatch):
-    """Test splits of known pictures, and models that err in the last sample alone."""
+def stand_in(monkeypatch, tmp_path):
+    """Test splits of red pictures, and models that err in the last sample alone."""
+    monkeypatch.setenv("DIGITCNN_ROOT", str(tmp_path))
+    monkeypatch.setenv("DIGITCNN_PROFILE", "quick")
+    monkeypatch.setattr(store, "digest_of", lambda token: f"digest of {token}")
+    monkeypatch.setattr(store.Stored, "_provide", staticmethod(lambda tokens: None))
 
     def load(name, split):
-        count = COUNT[name]
-        images = torch.zeros(count, 3, 32, 32, dtype=torch.uint8)
-        images[:, 0] = 200  # red
-        return data.Split(images, torch.arange(count) % 10, np.arange(count))
+        images = torch.zeros(COUNT[name], 3, 32, 32, dtype=torch.uint8)
+        images[:, 0] = 200
+        return data.Split(images, torch.arange(COUNT[name]) % 10, np.arange(COUNT[name]))
 
     def predict(model, name, split="test"):
         labels = np.arange(COUNT[name]) % 10
-        logits = np.eye(10, dtype=np.float32)[labels]
-        logits[-1] = np.eye(10)[(labels[-1] + 1) % 10]
-        return predictions.Predictions(logits, logits.argmax(1), labels, np.arange(len(labels)))
+        said = labels.copy()
+        said[-1] = (said[-1] + 1) % 10
+        return predictions.Predictions(np.eye(10)[said], said, labels, np.arange(len(labels)))
 
     monkeypatch.setattr(data, "load", load)
     monkeypatch.setattr(predictions, "predict", predict)
+    monkeypatch.setattr(interactive, "points", lambda shown: PLACES)
 
 
-def _points(count: int) -> np.ndarray:
-    return np.stack([np.arange(count) % 10, np.arange(count) // 10], axis=1).astype(np.float32)
+def _rows() -> list[list[Panel]]:
+    classes = np.arange(40) % 10
+    return [[Panel(by, SHOWN, by, PLACES, classes) for by in ("class", "answer")]]
 
 
-def _specification(html: str) -> dict:
-    return json.loads(re.search(r"previousElementSibling, (\{.*\})\);", html).group(1))
-
-
-def test_mosaic_keeps_order_and_colour():
-    images = torch.zeros(5, 3, 32, 32, dtype=torch.uint8)
-    images[4, 2] = 255
-    picture, columns = interactive.mosaic(images, tile=8)
-    assert (columns, picture.size) == (3, (24, 16))
-    assert picture.getpixel((12, 12)) == (0, 0, 255)
-    assert picture.getpixel((4, 4)) == (0, 0, 0)
+def _page() -> str:
+    figure = '<figure id="fig-x"><p><img alt="static" src="data:,"></p></figure>'
+    html = interactive.shared((SHOWN,)).data + figure + interactive.live("fig-x", _rows()).data
+    return f"<!doctype html><meta charset=utf-8><meta name=viewport content=width=device-width><body>{html}</body>"
 
 
 def test_quantised_fills_the_square():
     points = np.array([[-1.0, 5], [1, 9], [0, 6]])
-    found = np.frombuffer(interactive.quantised(points, points), "<u2").reshape(-1, 2)
-    assert found.tolist() == [[0, 0], [65535, 65535], [32768, 16384]]
-    assert len(interactive.quantised(np.zeros((3, 2)), np.zeros((3, 2)))) == 12
+    assert interactive.quantised(points, points).tolist() == [[0, 0], [255, 255], [128, 64]]
+    assert interactive.quantised(np.zeros((3, 2)), np.zeros((3, 2))).tolist() == [[0, 0]] * 3
 
 
-def test_page_holds_every_sample_and_no_address(stand_in):
-    shared = interactive.shared().data
-    labels = re.findall(r'"labels": "([^"]*)"', shared)
-    assert [len(base64.b64decode(text)) for text in labels] == list(COUNT.values())
-    html = interactive.hover_map(Map("svhn", ("svhn", "mnist")), [("m", _points(100), "data")]).data
-    assert len(base64.b64decode(_specification(html)["panels"][0]["xy"])) == 4 * 100
-    assert not re.search(r"https?://|src\s*=\s*[\"']?//", shared + html)
-    assert not re.search(r"^\s*$", shared + html, re.MULTILINE)  # would end Markdown's raw block
+def test_thumbnails_keep_order_and_colour_and_all_errors(stand_in, monkeypatch):
+    monkeypatch.setattr(interactive, "PICTURED", 8)
+    from io import BytesIO
+
+    from PIL import Image
+
+    found = interactive.thumbnails("svhn")
+    assert len(found["at"]) == 8 and 59 in found["at"] and (np.diff(found["at"]) > 0).all()
+    picture = Image.open(BytesIO(found["webp"].tobytes()))
+    assert picture.size == (interactive.COLUMNS * interactive.TILE, interactive.TILE)
+    red, green, blue = picture.getpixel((7 * interactive.TILE + 12, 12))
+    assert red > 150 and max(green, blue) < 60
+    assert max(picture.getpixel((8 * interactive.TILE + 12, 12))) < 30
+
+
+def test_page_holds_every_sample_once_and_no_address(stand_in):
+    html = _page()
+    digits = re.findall(r'"digits": "([^"]*)"', html)
+    assert [len(base64.b64decode(text)) for text in digits] == [2 * n for n in COUNT.values()]
+    first = np.frombuffer(base64.b64decode(digits[0]), "<u2")
+    assert first[[3, 39]].tolist() == [333, 9]  # label and both answers
+    places = re.findall(r'lay\(\.\.\.\["mnist-on-mnist", "([^"]*)"\]', html)
+    assert [len(base64.b64decode(text)) for text in places] == [2 * 40]
+    assert not re.search(r"https?://|src\s*=\s*[\"']?//", html)
+    assert not re.search(r"^\s*$", html, re.MULTILINE)  # would end Markdown's raw block
 
 
 def test_names_stand_at_clusters_only(stand_in):
-    count = COUNT["mnist"]
-    clusters = np.array([[label, 0] for label in np.arange(count) % 10], np.float32)
-    shown, mixed = Map("mnist", ("mnist",)), np.zeros((count, 2), np.float32)
-    html = interactive.hover_map(shown, [("a", clusters, "class"), ("b", mixed, "class")]).data
-    named, unnamed = _specification(html)["panels"]
-    assert named["names"] == list(range(10))
-    assert unnamed["names"] == []
+    classes = np.arange(40) % 10
+    clusters = np.array([[label, 0] for label in classes], np.float32)
+    rows = [
+        Panel("a", SHOWN, "class", clusters, classes),
+        Panel("b", SHOWN, "class", np.zeros((40, 2), np.float32), classes),
+    ]
+    html = interactive.live("fig-x", [rows]).data
+    named, unnamed = json.loads(re.search(r"show\((\{.*\})\);", html).group(1))["panels"]
+    assert [name for name, *_ in named["names"]] == list(range(10)) and unnamed["names"] == []
 
 
-@pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium")
-def test_hover_and_legend_in_a_browser(stand_in, tmp_path):
-    shown = Map("mnist", ("mnist",))
-    panels = [("left", _points(40), "class"), ("right", _points(40), "prediction")]
-    body = (
-        interactive.shared().data
-        + '<figure id="f"><img alt="">'
-        + interactive.hover_map(shown, panels).data
+HELPERS = """
+const canvas = document.querySelector(".hover-panel canvas");
+const tip = document.querySelector(".hover-tip");
+const shown = () => Array.from(canvas.getContext("2d")
+  .getImageData(0, 0, canvas.width, canvas.height).data)
+  .filter((value, i) => i % 4 == 3 && value > 150).length;
+"""
+
+
+def test_pointer_keys_and_legend_in_a_browser(stand_in, tmp_path, browser):
+    path = tmp_path / "page.html"
+    path.write_text(_page().replace("</body>", f"<script>{HELPERS}</script></body>"), "utf-8")
+    browser.open(path.as_uri())
+    browser.wait_for("shown() > 0")
+    everything = browser.evaluate("shown()")
+    assert browser.evaluate("tip.hidden")
+    assert browser.evaluate("getComputedStyle(document.querySelector('img')).display") == "none"
+    browser.evaluate(
+        """(() => { const box = canvas.getBoundingClientRect(); canvas.dispatchEvent(
+        new PointerEvent("pointermove", {clientX: box.left + 0.02 * box.width,
+          clientY: box.top + 0.98 * box.height})); })()"""
+    )  # sample 0 is the lower left corner
+    assert browser.evaluate("tip.textContent") == "MNIST digit 0, read as 0"
+    red, green, *_ = browser.evaluate(
+        "Array.from(tip.querySelector('canvas').getContext('2d').getImageData(36, 36, 1, 1).data)"
     )
-    page = tmp_path / "page.html"
-    page.write_text(f"<!doctype html><meta charset=utf-8><body>{body}</figure>{PROBE}", "utf-8")
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
-    command += [f"--user-data-dir={tmp_path / 'profile'}", "--disable-background-networking"]
-    command += ["--virtual-time-budget=5000", "--window-size=900,700", page.as_uri()]
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
-    probe = re.search(r'<pre id="probe">(.*?)</pre>', dom)
-    assert probe, "the page's script failed"
-    found = json.loads(probe.group(1))
-    assert found["before"] and not found["after"]
-    assert found["text"] == "MNIST digit 0, read as 0"
-    red, green, blue, _ = found["picture"]
-    assert red > 150 and green < 60 and blue < 60  # the sample's own picture
-    assert found["pressed"] == 1 and found["isolated"]
-    assert 0 < found["one"] < found["all"] / 4
-    assert abs(found["again"] - found["all"]) < 20
-    assert found["key"] == "MNIST digit 9, read as 0"
-    assert found["escaped"] and found["touched"] == "MNIST digit 0, read as 0"
-    assert found["hidden"] == "none"  # the static picture gives way
+    assert red > 150 and green < 60  # the sample's own picture
+    browser.evaluate("document.querySelectorAll('.hover-legend button')[1].click()")
+    assert browser.evaluate("document.querySelectorAll('[aria-pressed=true]').length") == 1
+    assert 0 < browser.evaluate("shown()") < everything / 4
+    browser.evaluate("document.querySelectorAll('.hover-legend button')[1].click()")
+    browser.evaluate("canvas.focus()")
+    browser.press("ArrowRight")
+    assert browser.evaluate("tip.textContent") == "MNIST digit 9, read as 0"
+    browser.press("Escape")
+    assert browser.evaluate("tip.hidden")
+
+
+def test_a_finger_shows_a_digit_on_a_phone(stand_in, tmp_path, browser):
+    path = tmp_path / "page.html"
+    path.write_text(_page().replace("</body>", f"<script>{HELPERS}</script></body>"), "utf-8")
+    browser.view(400, 800, phone=True)
+    browser.open(path.as_uri())
+    browser.wait_for("shown() > 0")
+    browser.click(".hover-panel canvas", (0.03, 0.96))
+    assert browser.evaluate("!tip.hidden && tip.textContent") == "MNIST digit 0, read as 0"
+    assert browser.evaluate("document.documentElement.scrollWidth") <= 400

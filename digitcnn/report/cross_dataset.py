@@ -1,235 +1,258 @@
-"""Transfer: each model on the other data set, and what makes the two directions differ.
+"""Transfer: each model on the other data set, and what accounts for the gap.
 
-Controls change one thing of the pictures (`CONTROLS`) or of the training (`runs.TRANSFER`). Draws
-nothing.
+A control changes the test images (`digitcnn.report.controls`) or the training (`runs.TRANSFER`).
+Judged by macro recall, of which whoever gives one answer to all has 10 %.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-from torchvision.transforms.functional import gaussian_blur
 
-from .. import data, files, inference, predictions, runs, stats, store
-from ..predictions import answered
-from ..sources import NAMES
-from ..training import predict_logits
-from . import evaluation
-from .representation import SEED
+from .. import predictions, runs, stats, store
+from ..predictions import Answers, answered
+from ..sources import NAMES, TITLES
+from . import controls, evaluation
+from .representation import OTHER
+from .values import Average, Count, Number, Points, Share, Spread, Text
 
-EXAMPLES = (0, 2, 3, 4, 6, 7, 8)  # digits that show a control
+MEASURES = ("accuracy", "precision", "recall")
 
 
-def per_class(model: str, name: str) -> pd.DataFrame:
-    """``precision``, ``recall`` and number of ``samples`` and ``predictions`` of each class."""
-    counts = evaluation.confusion(answered(model, name))
-    scores = stats.class_scores(counts)
-    frame = pd.DataFrame({column: scores[column] for column in ("precision", "recall")})
-    return frame.assign(samples=counts.sum(1), predictions=counts.sum(0)).rename_axis("class")
+# The other data set -------------------------------------------------------------------------------
 
 
-def cross_dataset() -> pd.DataFrame:
-    """Both models on both test splits; also written to ``cache/results/cross_dataset.csv``.
+@dataclass(frozen=True)
+class Crossed:
+    """A data set's models on a test split.
 
-    Columns: model, data, accuracy, precision and recall (macro averages, as fractions).
+    Attributes:
+        accuracy, precision, recall: of all trainings, the latter two macro averages.
+        counts: confusion matrix of the first training (seed 42), rows true classes.
+        majority: share of the split's most frequent class, which always answering it would reach.
     """
+
+    accuracy: Spread
+    precision: Spread
+    recall: Spread
+    counts: np.ndarray
+    majority: Share
+
+    def answered(self, digit: int) -> Share:
+        """The share of all images to which the first training answers a digit."""
+        return Share(self.counts[:, digit].sum(), self.counts.sum())
+
+    def precision_of(self, digit: int) -> Share:
+        """Of the answers of a digit, those that are right."""
+        return Share(self.counts[digit, digit], self.counts[:, digit].sum())
+
+    @property
+    def seldom(self) -> Count:
+        """How many classes are answered for fewer than one image in a hundred."""
+        return Count((self.counts.sum(0) < 0.01 * self.counts.sum()).sum())
+
+
+def scores(found: Answers) -> dict[str, float]:
+    """Accuracy and macro averages of answers, see `stats.macro`."""
+    return stats.macro(found.labels, found.predicted)
+
+
+def crossed(model: str, name: str) -> Crossed:
+    """What a data set's models make of the test split of `name`."""
+    every = [scores(answered(run, name)) for run in runs.trainings(model)]
+    counts = evaluation.confusion(predictions.predict(model, name))
+    return Crossed(
+        *(Spread(score[measure] for score in every) for measure in MEASURES),
+        counts, Share(counts.sum(1).max(), counts.sum()),
+    )  # fmt: skip
+
+
+def at_home(model: str) -> Crossed:
+    """A data set's models on their own test split."""
+    return crossed(model, model)
+
+
+def abroad(model: str) -> Crossed:
+    """A data set's models on the other test split."""
+    return crossed(model, OTHER[model])
+
+
+def table() -> pd.DataFrame:
+    """Accuracy, macro precision and macro recall of both models on both test splits, as shown."""
     rows = []
     for model, name in itertools.product(NAMES, NAMES):
-        found = answered(model, name)
-        rows.append({"model": model, "data": name} | stats.macro(found.labels, found.predicted))
-    frame = pd.DataFrame(rows)
-    path = files.noted(files.cache_path("results", "cross_dataset.csv"))
-    text = frame.to_csv(index=False)
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
-        files.write_whole(path, text)
-    return frame
+        found = crossed(model, name)
+        about = {"model": TITLES[model], "test images": TITLES[name]}
+        rows.append(about | {measure: getattr(found, measure) for measure in MEASURES})
+    names = {"precision": "macro precision", "recall": "macro recall"}
+    return pd.DataFrame(rows, dtype=object).rename(columns=names)
 
 
-def by_seed() -> pd.DataFrame:
-    """The main runs of all seeds on both test splits: `stats.macro` of each, a row each."""
-    rows = []
-    for run in runs.registry().values():
-        if run.group == "main":
-            for name in NAMES:
-                about = {"model": run.data, "data": name, "seed": run.seed}
-                found = answered(run, name)
-                rows.append(about | stats.macro(found.labels, found.predicted))
-    return pd.DataFrame(rows)
+@store.stored(
+    lambda model: f"representation/confused-{model}",
+    lambda model: [store.weights(model), store.images(OTHER[model])],
+)
+def confused_pictures(model: str) -> dict[str, np.ndarray]:
+    """Random images of the other test split that are its four most frequent confusions, ten each:
+    ``at`` int64 (4, 10), and ``images`` uint8 (4, 10, 3, 32, 32); fewer where there are fewer."""
+    from .. import data
+
+    p = predictions.predict(model, OTHER[model])
+    at = [
+        evaluation.examples((p.labels == true) & (p.predicted == answer), 10)
+        for true, answer, _ in evaluation.most_confused(p, 4)
+    ]
+    kept = np.array([row[: min(map(len, at))] for row in at])
+    images = data.load(OTHER[model], "test").images.numpy()
+    return {"at": kept, "images": images[kept]}
 
 
-# Training controls: what MNIST lacks of photographs, given to it in training.
+def confused(model: str) -> list[evaluation.Shown]:
+    """The four most frequent confusions of a model on the other data set, a row each."""
+    p, kept = predictions.predict(model, OTHER[model]), confused_pictures(model)
+    pairs = evaluation.most_confused(p, len(kept["at"]))
+    return [
+        evaluation.Shown(f"{true} → {answer}\n{count} images", images, [""] * len(at), at)
+        for (true, answer, count), at, images in zip(pairs, kept["at"], kept["images"], strict=True)
+    ]
 
 
-def training_controls() -> pd.DataFrame:
-    """The runs of `runs.TRANSFER` on both test splits: `stats.macro` of each, a row each.
+# Changed training: what MNIST lacks of photographs, given to it in training -----------------------
 
-    Columns: ``setting``, ``data`` (the test split), ``seed``, ``accuracy``, ``precision``,
-    ``recall``.
+
+@dataclass(frozen=True)
+class Trained:
+    """A setting of `runs.TRANSFER` on the test splits, a value a seed.
+
+    Attributes:
+        own: accuracy on MNIST.
+        accuracy, recall: on SVHN, the latter as macro average.
+        gain: of the recall on SVHN over ``plain``, paired by seed (Student's t); nan for itself.
+        beyond: whether that is beyond chance, after Holm's correction.
     """
-    rows = []
-    for setting in runs.TRANSFER:
-        for run in runs.registry().values():
-            if run.name == runs.transfer(setting).name:
-                for name in NAMES:
-                    found = answered(run, name)
-                    about = {"setting": setting, "data": name, "seed": run.seed}
-                    rows.append(about | stats.macro(found.labels, found.predicted))
-    return pd.DataFrame(rows)
+
+    own: Spread
+    accuracy: Spread
+    recall: Spread
+    gain: Points
+    beyond: bool
 
 
-def training_effects(column: str = "recall") -> pd.DataFrame:
-    """What each setting changes on SVHN's test split against ``plain``, paired by seed.
+def trained() -> dict[str, Trained]:
+    """Every setting of `runs.TRANSFER`."""
+    found = {
+        (setting, name): [
+            scores(answered(run, name))
+            for run in runs.registry().values()
+            if run.name == runs.transfer(setting).name
+        ]
+        for setting in runs.TRANSFER
+        for name in NAMES
+    }
 
-    Rows are settings; columns those of `stats.Difference` and ``beyond`` chance (after Holm).
-    """
-    svhn = training_controls().query("data == 'svhn'")
-    table = svhn.pivot(index="seed", columns="setting", values=column)
+    def values(setting: str, name: str, measure: str) -> Spread:
+        return Spread(score[measure] for score in found[setting, name])
+
+    plain = values("plain", "svhn", "recall").values
+    gains = {
+        setting: stats.difference(values(setting, "svhn", "recall").values, plain, paired=True)
+        for setting in runs.TRANSFER
+    }
     others = [setting for setting in runs.TRANSFER if setting != "plain"]
-    found = [stats.difference(table[name], table["plain"], paired=True) for name in others]
-    frame = pd.DataFrame(found, index=pd.Index(others, name="setting"))
-    return frame.assign(beyond=stats.beyond_chance(frame["p"]))
+    beyond = dict(zip(others, stats.beyond_chance([gains[s].p for s in others]), strict=True))
+    return {
+        setting: Trained(
+            values(setting, "mnist", "accuracy"), values(setting, "svhn", "accuracy"),
+            values(setting, "svhn", "recall"), Points(gains[setting]),
+            bool(beyond.get(setting, False)),
+        )
+        for setting in runs.TRANSFER
+    }  # fmt: skip
 
 
-# Controls: change one thing of float images (N, 3, 32, 32) in [0, 1]. -----------------------------
+def best_alone() -> Text:
+    """The setting of a single property that adds most to the macro recall on SVHN."""
+    found = trained()
+    return Text(max((s for s in found if len(runs.TRANSFER[s]) == 1), key=lambda s: found[s].gain))
 
 
-def _random(*shape: int) -> Tensor:
-    return torch.rand(shape, generator=torch.Generator().manual_seed(SEED))
+def trained_table() -> pd.DataFrame:
+    """`trained` as shown."""
+    rows = [
+        {
+            "trained on MNIST": setting,
+            "accuracy on MNIST": found.own,
+            "accuracy on SVHN": found.accuracy,
+            "macro recall on SVHN": found.recall,
+            "change of recall": found.gain.signed_full if setting != "plain" else "",
+            "beyond chance": ("yes" if found.beyond else "no") if setting != "plain" else "",
+        }
+        for setting, found in trained().items()
+    ]
+    return pd.DataFrame(rows, dtype=object)
 
 
-def grey(images: Tensor) -> Tensor:
-    """Luminance (ITU-R BT.601) in all three channels."""
-    weights = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
-    return (images * weights).sum(1, keepdim=True).expand_as(images)
+# The gap ------------------------------------------------------------------------------------------
 
 
-def inverted(images: Tensor) -> Tensor:
-    """The negative."""
-    return 1 - images
+class Part(NamedTuple):
+    """What closes a share of a gap, with its 95 % interval and the share of each seed."""
+
+    name: str
+    share: float
+    low: float
+    high: float
+    seeds: tuple[float, ...] = ()
 
 
-def low_contrast(images: Tensor) -> Tensor:
-    """Four tenths of the contrast about each image's mean."""
-    mean = images.mean((1, 2, 3), keepdim=True)
-    return mean + 0.4 * (images - mean)
+@dataclass(frozen=True)
+class Gap:
+    """What a model lacks on the other data set against the model that learned it, and why.
+
+    Attributes:
+        size: difference of their macro recall in points, of the trainings with seed 42.
+        parts: what closes which share: changed pictures (the best control, the best two), then
+            changed training.
+    """
+
+    size: Number
+    parts: list[Part]
+
+    @property
+    def pictures(self) -> Average:
+        """The share that the best two changes of the pictures close."""
+        return Average(self.parts[1][1:4])
+
+    @property
+    def training(self) -> Average:
+        """The share that training with all properties closes."""
+        return Average(self.parts[-1][1:4])
+
+    @property
+    def left(self) -> Average:
+        """What the largest part leaves, from 0 to 1."""
+        _, share, low, high, _ = max(self.parts, key=lambda part: part.share)
+        return Average(1 - max(end, 0.0) for end in (share, high, low))
 
 
-def full_contrast(images: Tensor) -> Tensor:
-    """Each image stretched from its 2nd and 98th percentile to 0 and 1."""
-    limits = torch.quantile(images.flatten(1), torch.tensor([0.02, 0.98]), dim=1)
-    low, high = limits.view(2, -1, 1, 1, 1)
-    return (images - low) / (high - low).clamp(min=1 / 255)
-
-
-def bright_digit(images: Tensor) -> Tensor:
-    """The negative of images that are darker in the middle (12 x 12) than at the border."""
-    total, middle = images.sum((1, 2, 3)), images[:, :, 10:22, 10:22].sum((1, 2, 3))
-    border = total - images[:, :, 3:29, 3:29].sum((1, 2, 3))
-    darker = middle / (12 * 12) < border / (32 * 32 - 26 * 26)
-    return torch.where(darker.view(-1, 1, 1, 1), 1 - images, images)
-
-
-def blurred(images: Tensor) -> Tensor:
-    """Gaussian blur of one pixel."""
-    return gaussian_blur(images, [7, 7], [1.0, 1.0])
-
-
-def coloured_ground(images: Tensor) -> Tensor:
-    """A random, uneven coloured background behind white digits, of brightness up to 0.6."""
-    ground = F.interpolate(0.6 * _random(len(images), 3, 3, 3), (32, 32), mode="bicubic")
-    return images + (1 - images) * ground.clamp(0, 1)
-
-
-def neighbours(images: Tensor) -> Tensor:
-    """Parts of two other digits, 20 pixels to the left and to the right."""
-    shifted = F.pad(images, (20, 20))
-    order = torch.argsort(_random(2, len(images)), dim=1)
-    left, right = shifted[order[0]][..., 40:], shifted[order[1]][..., :32]
-    return torch.maximum(images, torch.maximum(left, right))
-
-
-def enlarged(images: Tensor) -> Tensor:
-    """The middle 20 x 20 pixels fill the frame."""
-    return F.interpolate(images[:, :, 6:26, 6:26], (32, 32), mode="bilinear", antialias=True)
-
-
-def shrunk(images: Tensor) -> Tensor:
-    """The picture at 20 x 20 pixels, its border repeated outwards."""
-    small = F.interpolate(images, (20, 20), mode="bilinear", antialias=True)
-    return F.pad(small, (6, 6, 6, 6), mode="replicate")
-
-
-def without_sides(images: Tensor) -> Tensor:
-    """The outer 8 columns on both sides replaced by the column next to them."""
-    return F.pad(images[..., 8:24], (8, 8, 0, 0), mode="replicate")
-
-
-CONTROLS: dict[str, dict[str, tuple[Callable[[Tensor], Tensor], ...]]] = {
-    "mnist": {
-        "unchanged": (),
-        "inverted": (inverted,),
-        "low contrast": (low_contrast,),
-        "blurred": (blurred,),
-        "enlarged": (enlarged,),
-        "neighbours": (neighbours,),
-        "coloured background": (coloured_ground,),
-        "four together": (neighbours, coloured_ground, blurred, low_contrast),
-    },
-    "svhn": {
-        "unchanged": (),
-        "inverted": (inverted,),
-        "grey": (grey,),
-        "bright digit": (bright_digit,),
-        "full contrast": (full_contrast,),
-        "sides removed": (without_sides,),
-        "shrunk": (shrunk,),
-        "five together": (grey, without_sides, bright_digit, full_contrast, shrunk),
-    },
-}  # fmt: skip
-
-
-def changed(images: Tensor, name: str, control: str) -> Tensor:
-    """uint8 images (N, 3, 32, 32) of a data set as one of its controls changes them."""
-    pictures = images.float() / 255
-    for step in CONTROLS[name][control]:
-        pictures = step(pictures)
-    return (pictures.clamp(0, 1) * 255).round().byte()
-
-
-@store.stored(
-    lambda name: f"representation/controls-{name}",
-    lambda name: [store.images(name), *map(store.weights, NAMES)],
-)
-def control_answers(name: str) -> dict[str, np.ndarray]:
-    """What both models answer under each control, by model: uint8 (controls, N)."""
-    images = data.load(name, "test").images
-    models = {model: inference.load(model) for model in NAMES}
-    found: dict[str, list[np.ndarray]] = {model: [] for model in NAMES}
-    for control in CONTROLS[name]:
-        pictures = changed(images, name, control)
-        for model, network in models.items():
-            found[model].append(predict_logits(network, pictures).argmax(1).cpu().numpy())
-    return {model: np.array(rows).astype("u1") for model, rows in found.items()}
-
-
-def controls(name: str) -> pd.DataFrame:
-    """Accuracy of each model (columns) on a data set's test split under each control (rows)."""
-    truth, found = predictions.predict(name, name).labels, control_answers(name)
-    accuracy = {model: (found[model] == truth).mean(1) for model in NAMES}
-    return pd.DataFrame(accuracy, index=list(CONTROLS[name]))
-
-
-@store.stored(
-    lambda name: f"representation/control-examples-{name}", lambda name: [store.images(name)]
-)
-def examples(name: str) -> dict[str, np.ndarray]:
-    """The first test image of each of `EXAMPLES` by control, uint8 (n, 3, 32, 32)."""
-    split = data.load(name, "test")
-    first = split.take(np.array([int((split.labels == digit).nonzero()[0]) for digit in EXAMPLES]))
-    return {control: changed(first.images, name, control).numpy() for control in CONTROLS[name]}
+def gap(model: str) -> Gap:
+    """The gap of a data set's models on the other data set."""
+    other = OTHER[model]
+    theirs, size = at_home(other).recall, at_home(other).recall.values[0]
+    size -= abroad(model).recall.values[0]
+    found = controls.effects(model, other)
+    gains = {f"pictures: {', '.join(c)}": found.gain(*c) for c in (found.best(1), found.best(2))}
+    parts = [Part(name, *(end / size for end in (g, g.low, g.high))) for name, g in gains.items()]
+    if model == "mnist":
+        settings = trained()
+        plain = settings.pop("plain").recall
+        for setting, each in settings.items():
+            ends = (each.gain, each.gain.low, each.gain.high)
+            pairs = zip(each.recall.values, plain.values, strict=True)
+            shares = [value / (theirs - plain) for value in (*ends, *(a - b for a, b in pairs))]
+            parts.append(Part(f"training: {setting}", *shares[:3], tuple(shares[3:])))
+    return Gap(Number(100 * size, 1, "points"), parts)

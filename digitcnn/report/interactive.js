@@ -1,67 +1,80 @@
-// Interactive maps of chapter 4: hovering shows the digit, the legend isolates a class.
-// digitcnnHover.share() takes what all maps of a page need, digitcnnHover.show() makes a map.
-window.digitcnnHover = window.digitcnnHover || (() => {
-  const COLOURS = ["#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd",
-    "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf"];
+// Interactive maps of chapter 4: pointer, finger and arrow keys show a digit, the legend isolates a
+// class. digitcnnMaps.share() takes what all maps of a page need, lay() the places of a map, and
+// show() makes a figure of them live.
+window.digitcnnMaps = window.digitcnnMaps || (() => {
+  const SIDE = 72;  // pixels of the enlarged picture
   const bytes = text => Uint8Array.from(atob(text), c => c.charCodeAt(0));
-  const shared = {};
+  let common = {};
+  const places = {};
 
-  function share(name, about) {  // a data set: title, colour, labels, said (by model), sprite
-    const sprite = new Image();
-    sprite.src = about.sprite;
-    shared[name] = { ...about, image: sprite, labels: bytes(about.labels), said: {} };
-    for (const model in about.said) shared[name].said[model] = bytes(about.said[model]);
+  function share(about) {  // colours of the classes; by data set: title, colour, digits, sprite
+    common = about;
+    for (const set of Object.values(about.sets)) {
+      const digits = new Uint16Array(bytes(set.digits).buffer);  // label, then what each model says
+      set.label = Uint8Array.from(digits, d => d % 10);
+      set.said = about.models.map((_, k) => Uint8Array.from(digits, d => Math.floor(d / 10 ** (k + 1)) % 10));
+      set.pictured = new Uint16Array(bytes(set.at).buffer);
+      set.image = Object.assign(new Image(), { src: set.sprite });
+    }
   }
-
-  const wrong = sample => sample.said !== sample.label;
+  const lay = (name, xy) => { places[name] = bytes(xy); };
 
   function add(parent, tag, className, text) {
     const element = parent.appendChild(document.createElement(tag));
-    element.className = className;
-    if (text) element.textContent = text;
+    Object.assign(element, { className, textContent: text || "" });
     return element;
   }
 
-  function show(root, spec) {
-    const samples = spec.data.flatMap(name => Array.from(shared[name].labels,
-      (label, at) => ({ set: name, at, label, said: shared[name].said[spec.model][at] })));
-    const order = samples.map((_, i) => i);  // a fixed shuffle: no class lies on top of the others
-    for (let i = order.length - 1, seed = 1; i > 0; i--) {
-      seed = (seed * 48271) % 2147483647;
-      const j = seed % (i + 1);
-      [order[i], order[j]] = [order[j], order[i]];
-    }
-    const groups = [COLOURS.map((c, k) => ({ name: `${k}`, colour: c, test: s => s.label === k }))];
-    if (spec.data.length > 1) groups.push(spec.data.map(name =>
-      ({ name: shared[name].title, colour: shared[name].colour, test: s => s.set === name })));
-    groups.push([{ name: "misclassified", colour: "", test: wrong }]);
-    const chosen = groups.map(() => null);
-    const visible = i => chosen.every(item => !item || item.test(samples[i]));
-    const colour = { class: s => COLOURS[s.label], prediction: s => COLOURS[s.said],
-      data: s => shared[s.set].colour };
-    let current = -1, owner = null;  // the sample that is shown, and the map that chose it
+  function samplesOf(model, sets) {  // one list for all panels of a map
+    const k = common.models.indexOf(model);
+    return sets.flatMap(name => {
+      const set = common.sets[name], picture = new Map(Array.from(set.pictured, (at, i) => [at, i]));
+      return Array.from(set.label, (label, at) => ({ set, label, said: set.said[k][at],
+        wrong: set.said[k][at] !== label, picture: picture.has(at) ? picture.get(at) : -1 }));
+    });
+  }
 
-    const row = add(root, "div", "hover-panels"), legend = add(root, "div", "hover-legend");
-    const tip = add(root, "div", "hover-tip");
-    const picture = add(tip, "canvas", ""), words = add(tip, "span", "");
+  function show(spec) {
+    const figure = document.getElementById(spec.figure), root = document.createElement("div");
+    const image = figure && figure.querySelector("img, svg");
+    if (!image) return;
+    root.className = "hover-map";
+    (image.closest("a") || image).before(root);
+    figure.classList.add("hover-live");  // the static picture then shows in print only
+    const rows = add(root, "div", "hover-panels"), legend = add(root, "div", "hover-legend");
+    rows.style.setProperty("--columns", spec.columns);
+    const tip = add(root, "div", "hover-tip"), picture = add(tip, "canvas", "");
+    const words = add(tip, "span", "");
     tip.setAttribute("role", "status");
     tip.hidden = true;
-    picture.width = picture.height = 72;
+    picture.width = picture.height = SIDE;
+    const groups = [common.colours.map((colour, k) => ({ name: `${k}`, colour, test: s => s.label === k })),
+      [{ name: "misclassified", test: s => s.wrong }]];
+    const chosen = groups.map(() => null), known = {};
+    const visible = s => chosen.every(item => !item || item.test(s));
+    const paints = { class: s => common.colours[s.label], answer: s => common.colours[s.said],
+      data: s => s.set.colour };
+    let current = null, owner = null;  // the sample that is shown, and the map that chose it
 
     const panels = spec.panels.map(panel => {
-      const box = add(row, "div", "hover-panel");
-      add(box, "div", "hover-title", panel.title);
+      const samples = known[panel.map] = known[panel.map] || samplesOf(panel.model, panel.data);
+      const box = add(rows, "div", "hover-panel");
+      const title = add(box, "div", "hover-title", panel.title);
+      if (panel.by === "data") for (const { colour, title: name } of panel.data.map(of => common.sets[of])) {
+        add(title, "b", "", " ● ").style.color = colour;
+        title.append(name);
+      }
       const canvas = add(box, "canvas", "");
       canvas.tabIndex = 0;
       canvas.setAttribute("role", "img");
-      canvas.setAttribute("aria-label", `${panel.title}: map of ${samples.length} samples. ` +
-        "The arrow keys step through the misclassified ones, Escape leaves them.");
-      const [points, spots] = [panel.xy, panel.places].map(t => new Uint16Array(bytes(t).buffer));
-      return { ...panel, canvas, points, spots, base: document.createElement("canvas") };
+      canvas.setAttribute("aria-label", `${panel.title}: map of ${samples.length} images. ` +
+        "The arrow keys step through misclassified ones, Escape leaves them.");
+      const order = samples.map((_, i) => [(i * 48271) % 65537, i]).sort((a, b) => a[0] - b[0]);
+      return { ...panel, samples, canvas, order: order.map(pair => pair[1]),  // none covers the rest
+        xy: places[panel.map], base: document.createElement("canvas") };
     });
-
-    const place = (panel, pairs, i) => [0, 1].map(k =>  // y points upwards in the map
-      (0.02 + 0.96 * Math.abs(k - pairs[2 * i + k] / 65535)) * panel.side);
+    const place = (panel, i) => [0, 1].map(k =>  // y points upwards in the map
+      (0.02 + 0.96 * Math.abs(k - panel.xy[2 * i + k] / 255)) * panel.side);
 
     function paint(panel) {  // the map without the current sample, kept for hovering
       const ratio = window.devicePixelRatio || 1, side = panel.canvas.clientWidth;
@@ -69,28 +82,23 @@ window.digitcnnHover = window.digitcnnHover || (() => {
       panel.side = side;
       for (const canvas of [panel.canvas, panel.base]) canvas.width = canvas.height = side * ratio;
       const pen = panel.base.getContext("2d"), ink = getComputedStyle(root).color;
-      const dot = samples.length > 3000 ? 1.8 : 4;
+      const dot = panel.samples.length > 3000 ? 1.6 : 4;
       pen.scale(ratio, ratio);
-      for (const lit of [false, true]) for (const i of order) if (visible(i) === lit) {
-        const [x, y] = place(panel, panel.points, i);
-        pen.globalAlpha = lit ? 0.8 : 0.06;
-        pen.fillStyle = lit ? colour[panel.colour](samples[i]) : ink;
+      for (const lit of [false, true]) for (const i of panel.order) {
+        if (visible(panel.samples[i]) !== lit) continue;
+        const [x, y] = place(panel, i);
+        pen.globalAlpha = lit ? 0.85 : 0.06;
+        pen.fillStyle = lit ? paints[panel.by](panel.samples[i]) : ink;
         pen.fillRect(x - dot / 2, y - dot / 2, dot, dot);
       }
-      pen.globalAlpha = 1;
-      pen.strokeStyle = ink;
-      if (spec.errors) for (const i of order) if (visible(i) && wrong(samples[i])) {
-        const [x, y] = place(panel, panel.points, i);
-        pen.stroke(new Path2D(`M${x - 2.5} ${y - 2.5}l5 5m0 -5l-5 5`));
-      }
-      Object.assign(pen, { font: "bold 15px sans-serif", textAlign: "center", textBaseline: "middle",
-        lineWidth: 3, strokeStyle: "#fff", fillStyle: "#000" });
-      panel.names.forEach((name, i) => {  // class names at the clusters
-        if (chosen[0] && chosen[0].name !== `${name}`) return;
-        const at = place(panel, panel.spots, i);
+      Object.assign(pen, { globalAlpha: 1, font: "bold 15px sans-serif", textAlign: "center",
+        textBaseline: "middle", lineWidth: 3, strokeStyle: "#fff", fillStyle: "#000" });
+      for (const [name, x, y] of panel.names) {  // classes, at their clusters
+        if (chosen[0] && chosen[0].name !== `${name}`) continue;
+        const at = [x, 255 - y].map(value => (0.02 + 0.96 * value / 255) * side);
         pen.strokeText(name, ...at);
         pen.fillText(name, ...at);
-      });
+      }
       refresh(panel);
     }
 
@@ -99,58 +107,57 @@ window.digitcnnHover = window.digitcnnHover || (() => {
       pen.setTransform(1, 0, 0, 1, 0, 0);
       pen.clearRect(0, 0, panel.canvas.width, panel.canvas.height);
       pen.drawImage(panel.base, 0, 0);
-      if (current < 0 || !panel.side) return;
+      if (!current || !panel.side || panel.map !== owner.map) return;
       pen.scale(ratio, ratio);
       pen.lineWidth = 2;
       pen.strokeStyle = getComputedStyle(root).color;
       pen.beginPath();
-      pen.arc(...place(panel, panel.points, current), 6, 0, 7);
+      pen.arc(...place(panel, current.i), 6, 0, 7);
       pen.stroke();
     }
 
-    function select(i, panel) {
-      [current, owner] = [i, panel];
+    function select(panel, i) {
+      [current, owner] = [i < 0 ? null : { i }, panel];
       panels.forEach(refresh);
-      tip.hidden = i < 0;
-      if (i < 0) return;
-      const { set, at, label, said } = samples[i], { image, columns, tile, title } = shared[set];
+      tip.hidden = !current;
+      if (!current) return;
+      const { set, label, said, wrong, picture: at } = panel.samples[i], { tile, columns } = common;
       const from = [(at % columns) * tile, Math.floor(at / columns) * tile];
-      picture.getContext("2d").drawImage(image, ...from, tile, tile, 0, 0, 72, 72);
-      words.textContent = `${title} digit ${label}, read as ${said}`;
-      tip.classList.toggle("hover-wrong", wrong(samples[i]));
-      const [x, y] = place(panel, panel.points, i), { offsetLeft, offsetTop } = panel.canvas;
-      const above = y > panel.side / 2;  // the tip stays within the figure
-      tip.style.left = `${Math.min(offsetLeft + x + 14, root.clientWidth - tip.offsetWidth)}px`;
-      tip.style.top = `${offsetTop + y + (above ? -14 - tip.offsetHeight : 14)}px`;
+      picture.getContext("2d").drawImage(set.image, ...from, tile, tile, 0, 0, SIDE, SIDE);
+      words.textContent = `${set.title} digit ${label}, read as ${said}`;
+      tip.classList.toggle("hover-wrong", wrong);
+      const [x, y] = place(panel, i), { offsetLeft, offsetTop } = panel.canvas;
+      const shift = y > panel.side / 2 ? -14 - tip.offsetHeight : 14;  // it stays within the figure
+      tip.style.left = `${Math.max(0, Math.min(offsetLeft + x + 14, root.clientWidth - tip.offsetWidth))}px`;
+      tip.style.top = `${offsetTop + y + shift}px`;
     }
 
     for (const panel of panels) {
+      const stops = panel.samples.flatMap((s, i) => s.picture < 0 ? [] : [i]);
       const point = event => {
-        const frame = panel.canvas.getBoundingClientRect();
-        const x = event.clientX - frame.left, y = event.clientY - frame.top;
-        let best = -1, reach = event.pointerType === "touch" ? 900 : 144;  // pixels, squared
-        for (const i of order) if (visible(i)) {
-          const at = place(panel, panel.points, i), distance = (at[0] - x) ** 2 + (at[1] - y) ** 2;
+        const box = panel.canvas.getBoundingClientRect();
+        const x = event.clientX - box.left, y = event.clientY - box.top;
+        let best = -1, reach = event.pointerType === "touch" ? 900 : 225;  // pixels, squared
+        for (const i of stops) if (visible(panel.samples[i])) {
+          const at = place(panel, i), distance = (at[0] - x) ** 2 + (at[1] - y) ** 2;
           if (distance < reach) [best, reach] = [i, distance];
         }
-        if (best !== current) select(best, panel);
+        if (owner !== panel || best !== (current ? current.i : -1)) select(panel, best);
       };
-      panel.canvas.addEventListener("pointermove", point);
-      panel.canvas.addEventListener("pointerdown", point);
       const leave = event => {  // a finger is lifted to read what it has touched
-        if (owner === panel && event.pointerType !== "touch") select(-1, panel);
+        if (owner === panel && event.pointerType !== "touch") select(panel, -1);
       };
-      panel.canvas.addEventListener("pointerleave", leave);
-      panel.canvas.addEventListener("blur", leave);
+      for (const type of ["pointermove", "pointerdown"]) panel.canvas.addEventListener(type, point);
+      for (const type of ["pointerleave", "blur"]) panel.canvas.addEventListener(type, leave);
       panel.canvas.addEventListener("keydown", event => {
-        if (event.key === "Escape") select(-1, panel);
+        if (event.key === "Escape") select(panel, -1);
         const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
         if (!step) return;
         event.preventDefault();
-        const seen = [...samples.keys()].filter(visible), errors = seen.filter(i => wrong(samples[i]));
-        const stops = errors.length ? errors : seen;
-        const at = stops.indexOf(current), count = stops.length;
-        if (count) select(stops[(at < 0 && step < 0 ? count - 1 : at + step + count) % count], panel);
+        const seen = stops.filter(i => visible(panel.samples[i]));
+        const errors = seen.filter(i => panel.samples[i].wrong), list = errors.length ? errors : seen;
+        const at = current && owner === panel ? list.indexOf(current.i) : -1, count = list.length;
+        if (count) select(panel, list[(at < 0 && step < 0 ? count - 1 : at + step + count) % count]);
       });
     }
 
@@ -163,19 +170,18 @@ window.digitcnnHover = window.digitcnnHover || (() => {
         button.addEventListener("click", () => {
           chosen[g] = chosen[g] === item ? null : item;
           buttons.forEach((b, k) => b.setAttribute("aria-pressed", chosen[g] === group[k]));
-          select(-1, panels[0]);
+          select(panels[0], -1);
           panels.forEach(paint);
         });
         return button;
       });
-      add(legend, "span", "hover-gap");
     });
-
-    const figure = root.closest("figure");
-    if (figure) figure.classList.add("hover-live");  // the static picture then shows in print only
-    const all = () => panels.forEach(paint);
-    new ResizeObserver(all).observe(row);
+    const all = () => {
+      select(panels[0], -1);
+      panels.forEach(paint);
+    };
+    new ResizeObserver(all).observe(rows);
     new MutationObserver(all).observe(document.body, { attributeFilter: ["class"] });
   }
-  return { share, show };
+  return { share, lay, show };
 })();

@@ -1,7 +1,7 @@
-"""Interactive: maps that show a sample's image, class and prediction under the pointer, in HTML.
+"""Interactive: the maps of chapter 4 in HTML, where a digit is shown under pointer, finger or keys.
 
-They need no network and no other file. `shared` is called once a page, `hover_map` for each
-figure; where a page does not run scripts, the figure's static picture stays.
+They need no network and no other file. `shared` is called once a page and holds everything once;
+`live` makes a figure above it interactive. Where scripts do not run, the static picture stays.
 """
 
 from __future__ import annotations
@@ -12,88 +12,91 @@ import json
 from pathlib import Path
 
 import numpy as np
-import torch.nn.functional as F
 from IPython.display import HTML
-from PIL import Image
-from torch import Tensor
 
-from .. import data, predictions
+from .. import predictions, runs, store
 from ..sources import NAMES, TITLES
-from .representation import Map
+from .representation import MAPS, Map, Panel, points
 from .representation_figures import class_anchors
-from .style import DATA_COLOUR
+from .style import CLASS_COLOURS, DATA_COLOUR
 
-TILE, QUALITY = 24, 20  # pixels of a thumbnail, and WebP's quality from 0 to 100
-
-
-def _base64(content: bytes) -> str:
-    return base64.b64encode(content).decode("ascii")
+TILE, COLUMNS, QUALITY = 24, 32, 20  # pixels of a thumbnail, of them in a row; WebP's quality
+PICTURED = 800  # images of each data set that have a thumbnail
 
 
-def mosaic(images: Tensor, tile: int = TILE) -> tuple[Image.Image, int]:
-    """Thumbnails of uint8 images (N, 3, H, W) in rows, and how many columns there are."""
-    small = F.interpolate(images.float(), size=(tile, tile), mode="area").round().byte().numpy()
-    columns = int(np.ceil(np.sqrt(len(small))))
-    cells = np.zeros((-(-len(small) // columns) * columns, tile, tile, 3), np.uint8)
-    cells[: len(small)] = small.transpose(0, 2, 3, 1)
-    rows = cells.reshape(-1, columns, tile, tile, 3).transpose(0, 2, 1, 3, 4)
-    return Image.fromarray(rows.reshape(-1, columns * tile, 3)), columns
+@store.stored(
+    lambda name: f"representation/thumbnails-{name}",
+    lambda name: [store.weights(name), store.images(name)],
+)
+def thumbnails(name: str) -> dict[str, np.ndarray]:
+    """Small pictures of test images: as many of the own model's errors as there is room for, and
+    random others. ``at`` int64 (n,), their positions, and ``webp`` uint8, the sheet as a file.
+    """
+    from PIL import Image
+
+    from .. import data
+
+    wrong = predictions.predict(name, name).wrong
+    order = np.random.default_rng(runs.SEED).permutation(len(wrong))
+    order = order[np.argsort(~wrong[order], kind="stable")]
+    errors = min(int(wrong.sum()), PICTURED * 3 // 4)
+    at = np.sort(np.concatenate([order[:errors], order[wrong.sum() :][: PICTURED - errors]]))
+    sheet = Image.new("RGB", (COLUMNS * TILE, -(-len(at) // COLUMNS) * TILE))
+    for place, image in enumerate(data.load(name, "test").take(at).images.numpy()):
+        small = Image.fromarray(image.transpose(1, 2, 0)).resize((TILE, TILE), Image.Resampling.BOX)
+        sheet.paste(small, (place % COLUMNS * TILE, place // COLUMNS * TILE))
+    buffer = io.BytesIO()
+    sheet.save(buffer, "WEBP", quality=QUALITY, method=6)
+    return {"at": at, "webp": np.frombuffer(buffer.getvalue(), np.uint8)}
 
 
-def shared() -> HTML:
-    """Script, style, labels, predictions and thumbnails of all test samples of both data sets."""
-    folder = Path(__file__).parent
+def _base64(values: np.ndarray, kind: str) -> str:
+    return base64.b64encode(values.astype(kind).tobytes()).decode("ascii")
+
+
+def quantised(places: np.ndarray, frame: np.ndarray) -> np.ndarray:
+    """Places (n, 2) in 256 steps, uint8; those of `frame` (N, 2) fill the square of the map."""
+    low, high = frame.min(0), frame.max(0)
+    return np.rint(255 * (places - low) / np.maximum(high - low, 1e-9)).astype(np.uint8)
+
+
+def shared(maps: tuple[Map, ...] = MAPS) -> HTML:
+    """Script and style, and once a page labels, answers, thumbnails and the places of `maps`."""
+    folder, sets = Path(__file__).parent, {}
     style, script = ((folder / f"interactive.{kind}").read_text("utf-8") for kind in ("css", "js"))
-    calls = []
     for name in NAMES:
-        split, buffer = data.load(name, "test"), io.BytesIO()
-        picture, columns = mosaic(split.images)
-        picture.save(buffer, "WEBP", quality=QUALITY, method=3)
-        said = {m: predictions.predict(m, name).predicted.astype("u1").tobytes() for m in NAMES}
-        about = {
+        kept, every = thumbnails(name), [predictions.predict(model, name) for model in NAMES]
+        digits = every[0].labels + 10 * every[0].predicted + 100 * every[1].predicted
+        webp = base64.b64encode(kept["webp"].tobytes()).decode("ascii")
+        sets[name] = {
             "title": TITLES[name],
             "colour": DATA_COLOUR[name],
-            "labels": _base64(split.labels.numpy().astype("u1").tobytes()),
-            "said": {model: _base64(found) for model, found in said.items()},
-            "sprite": "data:image/webp;base64," + _base64(buffer.getvalue()),
-            "columns": columns,
-            "tile": TILE,
+            "digits": _base64(digits, "<u2"),
+            "at": _base64(kept["at"], "<u2"),
+            "sprite": f"data:image/webp;base64,{webp}",
         }
-        calls.append(f"digitcnnHover.share({json.dumps(name)}, {json.dumps(about)});")
+    about = {"models": NAMES, "colours": CLASS_COLOURS, "tile": TILE, "columns": COLUMNS}
+    calls = [f"digitcnnMaps.share({json.dumps(about | {'sets': sets})});"]
+    for shown in maps:
+        places = points(shown)
+        spec = json.dumps([shown.name, _base64(quantised(places, places), "u1")])
+        calls.append(f"digitcnnMaps.lay(...{spec});")
     return _html(f"<style>\n{style}</style>\n<script>\n{script}{chr(10).join(calls)}\n</script>")
 
 
-def hover_map(shown: Map, panels: list[tuple[str, np.ndarray, str]], errors: bool = False) -> HTML:
-    """Interactive panels of the same samples, side by side.
-
-    Args:
-        shown: whose samples and predictions they are.
-        panels: title, coordinates (N, 2) and what the colour means: ``class`` (the true one),
-            ``prediction`` or ``data`` (the data set).
-        errors: whether misclassified samples are crossed.
-    """
-    found = [predictions.predict(shown.model, name) for name in shown.data]
-    classes = {
-        "class": np.concatenate([each.labels for each in found]),
-        "prediction": np.concatenate([each.predicted for each in found]),
-    }
-    first = len(found[0].labels)  # names are written at the classes of the first data set
-    described = []
-    for title, points, kind in panels:
-        names = class_anchors(points[:first], classes[kind][:first]) if kind != "data" else {}
-        places = quantised(np.stack(list(names.values())), points) if names else b""
-        panel = {"title": title, "colour": kind, "xy": _base64(quantised(points, points))}
-        described.append(panel | {"names": list(names), "places": _base64(places)})
-    spec = {"model": shown.model, "data": shown.data, "panels": described, "errors": errors}
-    call = f"digitcnnHover.show(document.currentScript.previousElementSibling, {json.dumps(spec)});"
-    return _html(f'<div class="hover-map"></div><script>\n{call}\n</script>')
-
-
-def quantised(points: np.ndarray, frame: np.ndarray) -> bytes:
-    """Points (N, 2) as little-endian uint16 pairs; those of `frame` fill the square of the map."""
-    low, high = frame.min(0), frame.max(0)
-    scaled = (points - low) / np.maximum(high - low, 1e-9)
-    return np.rint(65535 * scaled).astype("<u2").tobytes()
+def live(figure: str, rows: list[list[Panel]]) -> HTML:
+    """What makes a figure of the page, by its label, interactive; its panels as it was drawn of."""
+    panels = []
+    for panel in (panel for row in rows for panel in row):
+        anchors = class_anchors(panel.points, panel.groups) if panel.by != "data" else {}
+        names = [
+            [digit, *quantised(place[None], panel.points)[0].tolist()]
+            for digit, place in anchors.items()
+        ]
+        about = {"title": panel.title, "map": panel.shown.name, "model": panel.shown.model}
+        panels.append(about | {"data": panel.shown.data, "by": panel.by, "names": names})
+    spec = {"figure": figure, "columns": len(rows[0]), "panels": panels}
+    return _html(f"<script>\ndigitcnnMaps.show({json.dumps(spec)});\n</script>")
 
 
 def _html(text: str) -> HTML:

@@ -1,62 +1,48 @@
-"""Representation: what the feature layer has learnt, across both data sets; draws nothing.
+"""Representation: the 128 features of the fully connected layer, as maps and as distances.
 
-What needs features is kept (`digitcnn.store`): coordinates in ``cache/umap/``, numbers in
-``cache/representation/``. The test splits only report; nothing is chosen with them.
+A map (UMAP) shows which images lie together. What is said of distances and clusters is measured in
+the feature space itself. The test splits only report; nothing is chosen with them.
 """
 
 from __future__ import annotations
 
-import itertools
 import warnings
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
-from scipy.stats import spearmanr
-from sklearn.manifold import trustworthiness
-from sklearn.metrics import roc_auc_score
-from sklearn.metrics import silhouette_score as silhouette
-from sklearn.model_selection import StratifiedKFold, cross_val_score
-from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
-from sklearn.preprocessing import normalize
+from scipy.spatial import cKDTree
+from scipy.spatial.distance import cdist, pdist
 
-from .. import checkpoints, data, files, inference, predictions, store
-from ..model import CLASSES
-from ..sources import NAMES
-from . import evaluation
+from .. import predictions, runs, store
+from ..runs import SEED
+from ..sources import NAMES, TITLES
+from . import audit
+from .values import Count, Number, Share
 
-SEED = data.SEED
-NEIGHBOURS = 15  # of UMAP, of the neighbour classifiers and of trustworthiness
-FOLDS, FEW, PAIR = 5, 2000, 300  # at most FEW samples a fold, PAIR a class, in quadratic measures
-DISTANCE_RANK = 10  # the neighbour whose distance says how far an image is from known ones
+NEIGHBOURS = 15  # of UMAP and of the neighbour classifiers
+QUERIES, FEW = 4000, 2000  # images whose neighbours, and whose silhouettes, are computed
 OTHER = dict(zip(NAMES, reversed(NAMES), strict=True))
-DIGITS = range(CLASSES)
 
 
 @dataclass(frozen=True)
 class Map:
-    """One UMAP: a model's features, trained or not, of the whole test splits of `data`."""
+    """One UMAP: the features that a trained run gives to the whole test splits of `data`."""
 
     model: str
     data: tuple[str, ...]
-    trained: bool = True
 
     @property
     def name(self) -> str:
         """Name in the cache."""
-        return f"{'' if self.trained else 'untrained-'}{self.model}-on-{'-and-'.join(self.data)}"
+        return f"{self.model}-on-{'-and-'.join(self.data)}"
 
 
 MAPS = tuple(
-    shown
-    for own, other in OTHER.items()
-    for shown in (
-        Map(own, (own, other)),
-        Map(own, (own,)),
-        Map(own, (own,), False),
-        Map(own, (other,)),
-    )
+    Map(model, shown)
+    for model, other in OTHER.items()
+    for shown in ((model,), (model, other), (other,))
 )
 
 
@@ -65,33 +51,12 @@ def _inputs(shown: Map) -> list[str]:
     return [store.weights(shown.model), *(store.images(name) for name in shown.data)]
 
 
-def confusion(model: str, name: str) -> np.ndarray:
-    """Confusion matrix int (10, 10) of a model on a test split; rows are true classes."""
-    return evaluation.confusion(predictions.predict(model, name))
-
-
-def labels(names: tuple[str, ...]) -> np.ndarray:
-    """True classes (N,) of the test splits of `names`, one after the other."""
-    return np.concatenate([predictions.predict(name, name).labels for name in names])
-
-
-def origins(shown: Map) -> np.ndarray:
-    """Which of a map's data sets each of its samples is from, as a position, (N,)."""
-    sizes = [len(predictions.predict(name, name).labels) for name in shown.data]
-    return np.repeat(np.arange(len(sizes)), sizes)
-
-
 def features(shown: Map) -> np.ndarray:
     """The features float32 (N, 128) behind a map."""
-    return np.concatenate(
-        [
-            inference.features(shown.model, name, "test", shown.trained)["features"]
-            for name in shown.data
-        ]
-    )
+    from .. import inference  # imports torch
 
-
-# Maps ---------------------------------------------------------------------------------------------
+    parts = [inference.features(shown.model, name, "test", True) for name in shown.data]
+    return np.concatenate([part["features"] for part in parts])
 
 
 def layout(points: np.ndarray) -> np.ndarray:
@@ -122,224 +87,235 @@ def points(shown: Map) -> np.ndarray:
     return coordinates(shown)["xy"].astype("f4")
 
 
-def all_points() -> dict[Map, np.ndarray]:
-    """The coordinates of all `MAPS`; those that are missing are computed two at a time."""
-    for model, name in itertools.product(NAMES, NAMES):
-        checkpoints.ensure(model)  # here, not in two processes at once
-        predictions.predict(model, name)
-    if missing := [shown for shown in MAPS if store.stale(coordinates.path(shown))]:
-        files.say(f"UMAP of {len(missing)} sets of features, for a few minutes.")
-        Parallel(n_jobs=2)(delayed(points)(shown) for shown in missing)
-    return {shown: points(shown) for shown in MAPS}
+class Panel(NamedTuple):
+    """A map as a figure shows it.
 
-
-QUALITY = (
-    "silhouette 128-d",
-    "silhouette 2-D",
-    "neighbours 128-d",
-    "neighbours 2-D",
-    "trustworthiness",
-)
-
-
-@store.stored(
-    lambda shown: f"representation/quality-{shown.name}",
-    lambda shown: [*_inputs(shown), store.result(f"umap/{shown.name}")],
-)
-def fold_quality(shown: Map) -> dict[str, np.ndarray]:
-    """``rows`` (5, 5): `QUALITY` of a map in each of five disjoint stratified fifths."""
-    spaces, truth = (features(shown), points(shown)), labels(shown.data)
-    rows = []
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=SEED)
-    for train, fold in folds.split(truth, truth):
-        few = np.random.default_rng(SEED).permutation(fold)[:FEW]
-        row = [silhouette(space[few], truth[few]) for space in spaces]
-        for space in spaces:
-            model = KNeighborsClassifier(NEIGHBOURS).fit(space[train], truth[train])
-            row.append(model.score(space[fold], truth[fold]))
-        near = [space[few] for space in spaces]
-        rows.append([*row, trustworthiness(*near, n_neighbors=NEIGHBOURS)])
-    return {"rows": np.array(rows)}
-
-
-def quality(shown: Map) -> pd.DataFrame:
-    """How well a map's classes are separated and its neighbourhoods kept.
-
-    Mean and standard deviation (rows) over five disjoint stratified fifths of the test split of:
-    ``silhouette`` and ``neighbour accuracy`` (a fifth classified by its 15 nearest neighbours in
-    the rest) in 128 dimensions and in 2, and ``trustworthiness`` (Venna and Kaski 2001) of the
-    map. Silhouette and trustworthiness use at most 2,000 samples a fifth.
+    Attributes:
+        by: what colours it: ``class`` (the true one), ``answer`` or ``data``.
+        points: coordinates (N, 2).
+        groups: class, or position in the map's data sets, of each image, int (N,).
+        wrong: bool (N,), images that are misread, where the figure marks them.
     """
-    coordinates(shown)  # before what depends on it
-    return pd.DataFrame(fold_quality(shown)["rows"], columns=QUALITY).agg(["mean", "std"])
+
+    title: str
+    shown: Map
+    by: str
+    points: np.ndarray
+    groups: np.ndarray
+    wrong: np.ndarray | None = None
 
 
-@store.stored(
-    lambda model: f"representation/errors-{model}",
-    lambda model: _inputs(Map(model, (model,))),
-)
-def error_neighbours(model: str) -> dict[str, np.ndarray]:
-    """``classes`` (errors, 15) of the samples nearest to each own misclassified test sample."""
-    found = predictions.predict(model, model)
-    if not found.wrong.any():
-        return {"classes": np.empty((0, NEIGHBOURS), "u1")}
-    space = features(Map(model, (model,)))
-    near = NearestNeighbors(n_neighbors=NEIGHBOURS + 1).fit(space)
-    order = near.kneighbors(space[found.wrong], return_distance=False)[:, 1:]
-    return {"classes": found.labels[order].astype("u1")}  # without the sample itself
-
-
-def error_majorities(model: str) -> dict[str, float]:
-    """What the 15 nearest neighbours of the misclassified own test samples are, in 128-d.
-
-    Shares of these samples: ``predicted``, where most neighbours are of the class that the sample
-    is read as, and ``true``, where most are of its own class; NaN if nothing is misclassified.
-    """
-    found, classes = predictions.predict(model, model), error_neighbours(model)["classes"]
-    if not len(classes):
-        return {"predicted": float("nan"), "true": float("nan")}
-    candidates = {"predicted": found.predicted, "true": found.labels}
-    return {
-        name: float(((classes == each[found.wrong][:, None]).mean(1) > 0.5).mean())
-        for name, each in candidates.items()
+def panel(title: str, shown: Map, by: str, marked: bool = False) -> Panel:
+    """A map, coloured by ``class``, ``answer`` or ``data``; `marked` with its misread images."""
+    found = [predictions.predict(shown.model, name) for name in shown.data]
+    groups = {
+        "class": [each.labels for each in found],
+        "answer": [each.predicted for each in found],
+        "data": [np.full(len(each.labels), place) for place, each in enumerate(found)],
     }
+    wrong = np.concatenate([each.wrong for each in found]) if marked else None
+    return Panel(title, shown, by, points(shown), np.concatenate(groups[by]), wrong)
+
+
+def own_maps() -> list[list[Panel]]:
+    """Each model on its own data set, by class, with its errors."""
+    return [[panel(f"{TITLES[n]} model, {TITLES[n]}", Map(n, (n,)), "class", True) for n in NAMES]]
+
+
+def joint_maps() -> list[list[Panel]]:
+    """Both data sets in one map of each model: by data set, and by class."""
+    return [
+        [
+            panel(f"{TITLES[model]} model, by {by}", Map(model, (model, other)), kind)
+            for by, kind in (("data set", "data"), ("class", "class"))
+        ]
+        for model, other in OTHER.items()
+    ]
+
+
+def foreign_maps() -> list[list[Panel]]:
+    """The other data set alone in a map of each model: by true class, and by answer."""
+    return [
+        [
+            panel(f"{TITLES[model]} model, {TITLES[other]}, by {by}", Map(model, (other,)), by)
+            for by in ("class", "answer")
+        ]
+        for model, other in OTHER.items()
+    ]
+
+
+# Distances in the feature space -------------------------------------------------------------------
 
 
 @store.stored(
-    lambda model: f"representation/pairs-{model}",
-    lambda model: _inputs(Map(model, (model,))),
+    lambda run: f"representation/neighbours-{run}",
+    lambda run: _inputs(Map(run, NAMES)),
 )
-def pair_silhouettes(model: str) -> dict[str, np.ndarray]:
-    """``trained`` and ``untrained`` (45,): the silhouette of each two classes alone."""
-    truth, random = labels((model,)), np.random.default_rng(SEED)
-    chosen = [random.permutation(np.flatnonzero(truth == c))[:PAIR] for c in DIGITS]
-    both = [np.concatenate([chosen[a], chosen[b]]) for a, b in itertools.combinations(DIGITS, 2)]
+def neighbours(run: str) -> dict[str, np.ndarray]:
+    """Random test images of both data sets among all test images, in a run's 128 features.
+
+    By data set: ``<name>-at`` int64 (n,), positions of `QUERIES` images in its test split; for each
+    data set ``<name>-vote-<other>`` uint8 (n,), the class of most of the 15 nearest other images
+    there; ``<name>-here`` uint8 (n,), how many of the 15 nearest of both are of its own data set;
+    ``<name>-far`` float16 (n,), the distance to the nearest that the run has learned the like of;
+    ``<name>-silhouettes`` (2,) of the first `FEW`, by true class and by answer;
+    ``<name>-centres`` float32 (10, 128), the mean features of each true class, and
+    ``<name>-radius`` float32 (10,), the mean distance from there.
+    """
+    from sklearn.metrics import silhouette_score
+    from sklearn.neighbors import NearestNeighbors
+
+    spaces = {name: features(Map(run, (name,))) for name in NAMES}
+    said = {name: predictions.predict(run, name) for name in NAMES}
     found = {}
-    for state, trained in (("trained", True), ("untrained", False)):
-        space = features(Map(model, (model,), trained))
-        found[state] = np.array([silhouette(space[at], truth[at]) for at in both])
+    for name, space in spaces.items():
+        at = np.random.default_rng(SEED).permutation(len(space))[:QUERIES]
+        far: dict[str, np.ndarray] = {}
+        for other, target in spaces.items():
+            search = NearestNeighbors(n_neighbors=NEIGHBOURS + 1).fit(target)
+            kept = slice(1, None) if other == name else slice(None, -1)  # the first is itself
+            far[other], near = (part[:, kept] for part in search.kneighbors(space[at]))
+            found[f"{name}-vote-{other}"] = majority(said[other].labels[near])
+        ranks = np.argsort(np.hstack([far[name], far[OTHER[name]]]), axis=1)
+        found[f"{name}-here"] = (ranks[:, :NEIGHBOURS] < NEIGHBOURS).sum(1).astype("u1")
+        found[f"{name}-far"] = far[runs.get(run).data][:, 0].astype("f2")
+        found[f"{name}-at"], few = at, at[:FEW]
+        found[f"{name}-silhouettes"] = np.array(
+            [
+                silhouette_score(space[few], by[few]) if len(set(by[few])) > 1 else np.nan
+                for by in (said[name].labels, said[name].predicted)
+            ]
+        )
+        parts = [space[said[name].labels == digit] for digit in range(10)]
+        centres = np.array([part.mean(0) for part in parts])
+        found[f"{name}-centres"] = centres
+        found[f"{name}-radius"] = np.array(
+            [np.linalg.norm(p - c, axis=1).mean() for p, c in zip(parts, centres, strict=True)]
+        )
     return found
 
 
-def pairs(model: str) -> pd.DataFrame:
-    """The 45 pairs of classes: how often confused on test, and how far apart in feature space.
+def majority(classes: np.ndarray) -> np.ndarray:
+    """The most frequent of the classes in each row, the lowest of several, uint8 (n,)."""
+    votes = np.stack([(classes == digit).sum(1) for digit in range(10)], axis=1)
+    return votes.argmax(1).astype("u1")
 
-    Columns: ``a``, ``b``, ``confused`` (errors in both directions), ``rate`` (of the samples of
-    both classes), and those of `pair_silhouettes`.
+
+@dataclass(frozen=True)
+class Space:
+    """How a model's 128 features hold the test images of a data set.
+
+    Attributes:
+        own: whether it is the data set that the model learned.
+        alike: share of the images most of whose 15 nearest other images of this data set are of
+            their class; `alike_in_map` the same of the nearest in the map of this data set.
+        voted: share of the images whose class is that of most of their 15 nearest among the test
+            images that the model knows the like of, its own data set's.
+        apart: share of the images most of whose 15 nearest images of both data sets are of theirs.
+        silhouette, silhouette_answers: mean silhouette from -1 to 1, by true class and by answer.
+        far: median distance to the nearest image of the own data set, in that of own images.
+        nearest: for each class, the class of the own data set whose centre is nearest to its
+            centre, int (10,).
+        between: mean distance between two class centres, in that of the own data set's.
+        radius: mean distance of an image from the centre of its class, in the same unit.
     """
-    combinations, counts = list(itertools.combinations(DIGITS, 2)), confusion(model, model)
-    frame = pd.DataFrame(combinations, columns=["a", "b"])
-    frame["confused"] = [int(counts[a, b] + counts[b, a]) for a, b in combinations]
-    frame = frame.assign(**pair_silhouettes(model))
-    frame["rate"] = frame["confused"] / [int(counts[[a, b]].sum()) for a, b in combinations]
-    return frame.sort_values(["confused", "rate"], ascending=False, ignore_index=True)
+
+    own: bool
+    alike: Share
+    alike_in_map: Share
+    voted: Share
+    apart: Share
+    silhouette: Number
+    silhouette_answers: Number
+    far: Number
+    nearest: np.ndarray
+    between: Number
+    radius: Number
+
+    @property
+    def at_home(self) -> Count:
+        """How many classes lie nearest to the own class of the same name."""
+        return Count((self.nearest == np.arange(10)).sum())
 
 
-def worst_pairs(model: str, count: int = 4) -> pd.DataFrame:
-    """The first rows of `pairs` with ``classes`` as text, then the median of all pairs."""
-    frame = pairs(model)
-    worst = frame.head(count).assign(
-        classes=[f"{a} and {b}" for a, b in frame[["a", "b"]].head(count).to_numpy()]
-    )
-    columns = ["classes", "confused", "untrained", "trained"]
-    median = ["median pair", *frame[columns[1:]].median()]
-    return pd.concat([worst[columns], pd.DataFrame([median], columns=columns)], ignore_index=True)
+MEASURES = {
+    "alike": "neighbours of the same class",
+    "alike_in_map": "the same in the map",
+    "voted": "class by own neighbours",
+    "apart": "neighbours of the same data set",
+    "far": "distance to own images",
+    "between": "distance between classes",
+    "radius": "spread within classes",
+    "silhouette": "silhouette by class",
+    "silhouette_answers": "silhouette by answer",
+}
 
 
-def pair_correlation(model: str) -> tuple[float, float]:
-    """Spearman's rank correlation of confusion rate and separation over the pairs, and its p."""
-    frame = pairs(model)
-    if frame["rate"].nunique() < 2:
-        return float("nan"), float("nan")
-    return tuple(float(value) for value in spearmanr(frame["rate"], frame["trained"]))
+def space(run: str, name: str) -> Space:
+    """How a run's features hold the test images of a data set."""
+    own, found = runs.get(run).data, neighbours(run)
+    labels, at = predictions.predict(run, name).labels, found[f"{name}-at"]
+    flat = points(Map(run, (name,)))
+    _, near = cKDTree(flat).query(flat[at], NEIGHBOURS + 1)
+    votes = found[f"{name}-vote-{name}"], majority(labels[near[:, 1:]]), found[f"{name}-vote-{own}"]
+    here = found[f"{name}-here"] > NEIGHBOURS / 2
+    far = [np.median(found[f"{each}-far"].astype(float)) for each in (name, own)]
+    centres, home = found[f"{name}-centres"], found[f"{own}-centres"]
+    unit = pdist(home).mean()
+    return Space(
+        own == name, *(Share((vote == labels[at]).sum(), len(at)) for vote in votes),
+        Share(here.sum(), len(here)), *(Number(value) for value in found[f"{name}-silhouettes"]),
+        Number(far[0] / far[1], 1), cdist(centres, home).argmin(1),
+        Number(pdist(centres).mean() / unit), Number(found[f"{name}-radius"].mean() / unit),
+    )  # fmt: skip
 
 
-@store.stored(
-    lambda model: f"representation/mixture-{model}",
-    lambda model: _inputs(Map(model, (model, OTHER[model]))),
-)
-def mixture(model: str) -> dict[str, np.ndarray]:
-    """Both test splits in one feature space of a model.
+def own(model: str) -> Space:
+    """`space` of a data set's first model on its own data set."""
+    return space(model, model)
 
-    ``told apart``: balanced accuracy of telling the data set by 15 neighbours, cross-validated
-    (0.5 is chance); ``class``: share of the other data set's samples whose 15 nearest neighbours
-    among the own samples have their class; ``own norm`` and ``other norm``: median length of a
-    feature vector.
+
+def foreign(model: str) -> Space:
+    """`space` of a data set's first model on the other data set."""
+    return space(model, OTHER[model])
+
+
+def spaces_table() -> pd.DataFrame:
+    """`space` of both models on both data sets, a column each, as shown."""
+    columns = {}
+    for model, name in ((m, n) for m in NAMES for n in (m, OTHER[m])):
+        found = space(model, name)
+        columns[f"{TITLES[model]} model, {TITLES[name]}"] = [getattr(found, m) for m in MEASURES]
+    frame = pd.DataFrame(columns, index=list(MEASURES.values()), dtype=object)
+    return frame.rename_axis("measured in 128 dimensions")
+
+
+@dataclass(frozen=True)
+class Sevens:
+    """Dense groups of MNIST's test images of a 7 in the features, see `audit.sevens`.
+
+    Attributes:
+        groups: how many, of `larger` and `smaller` images; `inside`, the share of all sevens that
+            are in one; `silhouette` of these.
+        larger_barred, smaller_barred: of those that readers looked at, the share to which both
+            gave the code ``bar``.
     """
-    names = (model, OTHER[model])
-    spaces = [features(Map(model, (name,))) for name in names]
-    origin = np.repeat([0, 1], [len(space) for space in spaces])
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=SEED)
-    neighbours = KNeighborsClassifier(NEIGHBOURS)
-    told = cross_val_score(
-        neighbours, np.concatenate(spaces), origin, cv=folds, scoring="balanced_accuracy"
-    )
-    own, other = (np.median(np.linalg.norm(space, axis=1)) for space in spaces)
-    return {
-        "told apart": told.mean(),
-        "class": neighbours.fit(spaces[0], labels(names[:1])).score(spaces[1], labels(names[1:])),
-        "own norm": own,
-        "other norm": other,
-    }
+
+    groups: Count
+    larger: Count
+    smaller: Count
+    inside: Share
+    silhouette: Number
+    larger_barred: Share
+    smaller_barred: Share
 
 
-# Can the model tell? ------------------------------------------------------------------------------
-
-
-@store.stored(
-    lambda model: f"representation/distance-{model}",
-    lambda model: [
-        *_inputs(Map(model, (model, OTHER[model]))),
-        store.images(model, "validation"),
-    ],
-)
-def distances(model: str) -> dict[str, np.ndarray]:
-    """Negative distance of ``own`` and ``other`` test features (N,) to the 10th nearest known one.
-
-    Known are those of the own validation split; features are scaled to length 1.
-    """
-    known = normalize(inference.features(model, model, "validation")["features"])
-    search = NearestNeighbors(n_neighbors=DISTANCE_RANK).fit(known)
-    return {
-        kind: -search.kneighbors(normalize(features(Map(model, (name,)))))[0][:, -1]
-        for kind, name in (("own", model), ("other", OTHER[model]))
-    }
-
-
-def ood_scores(model: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """How familiar a model finds its own test split and the other's: (own, other) by score.
-
-    Higher is more familiar. ``probability``: largest softmax probability (Hendrycks and Gimpel
-    2017, arXiv 1610.02136); ``energy``: logsumexp of the logits, the negative free energy (Liu et
-    al. 2020, arXiv 2010.03759); ``distance``: see `distances` (Sun et al. 2022, arXiv 2204.06507).
-    """
-    found = [predictions.predict(model, name) for name in (model, OTHER[model])]
-    distance = distances(model)
-    return {
-        "probability": tuple(each.probabilities.max(1) for each in found),
-        "energy": tuple(np.logaddexp.reduce(each.logits.astype(float), axis=1) for each in found),
-        "distance": (distance["own"], distance["other"]),
-    }
-
-
-def detection(model: str) -> pd.DataFrame:
-    """How well each score tells the own test split from the other data set's.
-
-    Columns: ``auroc`` (0.5 is chance), ``error`` (its standard error, Hanley and McNeil 1982),
-    ``accepted``, the share of the other data set accepted when 95 % of the own one are, and the
-    accuracy on the ``right_accepted`` and the ``right_rejected`` part of the other data set.
-    """
-    rows, right = {}, ~predictions.predict(model, OTHER[model]).wrong
-    for score, (own, other) in ood_scores(model).items():
-        a = roc_auc_score(np.repeat([1, 0], [len(own), len(other)]), np.concatenate([own, other]))
-        q1, q2 = a / (2 - a) - a * a, 2 * a * a / (1 + a) - a * a
-        spread = a * (1 - a) + (len(own) - 1) * q1 + (len(other) - 1) * q2
-        accepted = other >= np.quantile(own, 0.05)
-        rows[score] = {
-            "auroc": a,
-            "error": max(spread / len(own) / len(other), 0) ** 0.5,
-            "accepted": accepted.mean(),
-            "right_accepted": right[accepted].mean() if accepted.any() else np.nan,
-            "right_rejected": right[~accepted].mean() if not accepted.all() else np.nan,
-        }
-    return pd.DataFrame(rows).T
+def sevens() -> Sevens:
+    """The groups of sevens of the first MNIST training, and what readers saw in them."""
+    found, barred = audit.sevens("mnist"), audit.in_cluster("mnist", "bar")
+    sizes = np.bincount(found["cluster"][found["cluster"] >= 0], minlength=2)
+    return Sevens(
+        Count(found["clusters"][7]), Count(sizes[0]), Count(sizes[1]),
+        Share(sizes.sum(), len(found["cluster"])), Number(found["silhouette"]),
+        barred["a"], barred["b"],
+    )  # fmt: skip

@@ -1,89 +1,62 @@
-"""Figures of chapter 4: maps, class pairs, confusion, controls, scores. They draw what is given."""
+"""Figures of chapter 4: maps, confusions across data sets, controls, the gap. They draw what is
+given."""
 
 from __future__ import annotations
 
-import matplotlib as mpl
 import matplotlib.patheffects as effects
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from scipy.spatial import cKDTree
 
 from ..sources import TITLES
-from .figures import seed_dots
-from .style import CLASS_COLOURS, DATA_COLOUR, WIDTH
+from .controls import Effects
+from .cross_dataset import Gap
+from .representation import Panel
+from .style import CLASS_COLOURS, DATA_COLOUR, SIZE, WIDTH
+from .values import MINUS
 
-CLASSES = 10
-GREY = "#b8b8b8"
-SCORE_TITLES = {
-    "probability": "largest softmax probability",
-    "energy": "logsumexp of the logits",
-    "distance": "negative feature distance",
-}
+HALO = [effects.withStroke(linewidth=1.8, foreground="white")]
 
 
-def class_maps(
-    panels: dict[str, tuple[np.ndarray, np.ndarray]], wrong: np.ndarray | None = None
-) -> Figure:
-    """Maps side by side, coloured by class.
-
-    Args:
-        panels: by title, coordinates (N, 2) and classes (N,).
-        wrong: bool (N,), the misclassified samples, marked in every panel.
-    """
-    figure, axes = plt.subplots(1, len(panels), figsize=(WIDTH, 0.4 * WIDTH))
-    for axis, (title, (points, classes)) in zip(np.atleast_1d(axes), panels.items(), strict=True):
-        colours = np.array(CLASS_COLOURS)[classes]
-        _points(axis, points, colours)
-        if wrong is not None:
-            style = {"marker": "x", "c": "black", "linewidths": 0.4, "rasterized": True}
-            axis.scatter(*points[wrong].T, s=5, **style)
-        _class_names(axis, points, classes)
-        axis.set_title(title)
-    _class_legend(figure, crosses=wrong is not None)
+def maps(rows: list[list[Panel]]) -> Figure:
+    """Maps in rows, with the colours of the classes below; misread images are black."""
+    size = (WIDTH, WIDTH / len(rows[0]) * len(rows) + 0.25)
+    dots = 140 if len(rows) == 1 else 100  # an inch, of the clouds, so that a figure stays small
+    figure, axes = plt.subplots(len(rows), len(rows[0]), figsize=size, squeeze=False, dpi=dots)
+    for axis, panel in zip(axes.flat, [panel for row in rows for panel in row], strict=True):
+        _map(axis, panel)
+    marks = [plt.Line2D([], [], marker="o", color=c, ls="", ms=3.5) for c in CLASS_COLOURS]
+    style = {"ncols": 10, "handletextpad": -0.3, "columnspacing": 0.8, "borderpad": 0}
+    figure.legend(marks, [str(digit) for digit in range(10)], loc="outside lower center", **style)
     return figure
 
 
-def joint_maps(
-    points: np.ndarray, origin: np.ndarray, classes: np.ndarray, names: tuple[str, str]
-) -> Figure:
-    """One map twice: coloured by data set (`origin` (N,) indexes `names`) and by class."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 0.52 * WIDTH))
-    palette = np.array([mpl.colors.to_rgb(DATA_COLOUR[name]) for name in names])
-    _points(left, points, palette[origin])
-    left.set_title("by data set")
-    _points(right, points, np.array(CLASS_COLOURS)[classes])
-    _class_names(right, points[origin == 0], classes[origin == 0])
-    right.set_title(f"by true class (names at {TITLES[names[0]]}'s classes)")
-    _class_legend(figure, {TITLES[name]: DATA_COLOUR[name] for name in names})
-    return figure
-
-
-def _class_legend(figure: Figure, more: dict | None = None, crosses: bool = False) -> None:
-    entries = {name: _dot(colour) for name, colour in (more or {}).items()}
-    entries |= {str(digit): _dot(colour) for digit, colour in enumerate(CLASS_COLOURS)}
-    if crosses:
-        mark = mpl.lines.Line2D([], [], marker="x", color="black", ls="", ms=4)
-        entries["misclassified"] = mark
-    style = {"handletextpad": 0, "columnspacing": 1, "loc": "outside lower center"}
-    figure.legend(entries.values(), entries.keys(), ncols=len(entries), **style)
-
-
-def _dot(colour: str) -> mpl.lines.Line2D:
-    return mpl.lines.Line2D([], [], marker="o", color=colour, ls="", ms=4)
-
-
-def _points(axis: plt.Axes, points: np.ndarray, colours: np.ndarray) -> None:
-    order = np.random.default_rng(0).permutation(len(points))  # no class lies on top of the others
-    size = np.clip(12000 / len(points), 0.5, 8)
-    style = {"s": size, "linewidths": 0, "alpha": 0.7, "rasterized": True}
-    axis.scatter(*points[order].T, c=colours[order], **style)
+def _map(axis: plt.Axes, panel: Panel) -> None:
+    points, data = panel.points, panel.shown.data
+    palette = [DATA_COLOUR[name] for name in data] if panel.by == "data" else CLASS_COLOURS
+    colours = np.array([to_rgb(colour) for colour in palette])[panel.groups]
+    order = np.random.default_rng(0).permutation(len(points))  # no group covers the others
+    size = float(np.clip(6000 / len(order), 0.2, 6))
+    style = {"linewidths": 0, "antialiased": False, "rasterized": True}  # smaller without grey
+    axis.scatter(*points[order].T, s=size, c=colours[order], **style)
+    if panel.wrong is not None:
+        marks = float(np.clip(500 / max(panel.wrong.sum(), 1), 1, 4))
+        axis.scatter(*points[panel.wrong].T, s=marks, color="black", **style)
+    style = {"weight": "bold", "fontsize": SIZE + 1, "path_effects": HALO}
+    if panel.by == "data":
+        for place, name in enumerate(data):
+            spot = {"x": 0.97, "y": 0.11 - 0.08 * place, "transform": axis.transAxes}
+            axis.text(s=TITLES[name], ha="right", color=palette[place], **spot, **style)
+    else:
+        for digit, (x, y) in class_anchors(points, panel.groups).items():
+            axis.text(x, y, str(digit), ha="center", va="center", **style)
+    axis.set_title(panel.title)
     axis.set(xticks=[], yticks=[])
-    axis.grid(False)
-    for side in ("top", "right"):
-        axis.spines[side].set_visible(True)
-    axis.spines[:].set_color(GREY)
+    axis.margins(0.02)
+    axis.spines[:].set_visible(True)
+    axis.spines[:].set_color("0.8")
 
 
 def class_anchors(points: np.ndarray, classes: np.ndarray) -> dict[int, np.ndarray]:
@@ -105,145 +78,87 @@ def class_anchors(points: np.ndarray, classes: np.ndarray) -> dict[int, np.ndarr
     return anchors
 
 
-def _class_names(axis: plt.Axes, points: np.ndarray, classes: np.ndarray) -> None:
-    halo = [effects.withStroke(linewidth=2.5, foreground="white")]
-    for digit, (x, y) in class_anchors(points, classes).items():
-        style = {"ha": "center", "va": "center", "path_effects": halo, "fontweight": "bold"}
-        axis.text(x, y, str(digit), fontsize=12, **style)
+def confusion_matrices(counts: dict[str, np.ndarray]) -> Figure:
+    """Confusions across data sets in per cent of each true class, and below how all are answered.
 
-
-def pair_scatter(pairs: dict[str, pd.DataFrame], named: int = 5) -> Figure:
-    """Confusion against separation of the 45 pairs of classes, by model; the worst are named."""
-    figure, axes = plt.subplots(1, len(pairs), figsize=(WIDTH, 2.7))
-    for axis, (model, frame) in zip(axes, pairs.items(), strict=True):
-        style = {"s": 14, "color": DATA_COLOUR[model], "alpha": 0.8}
-        axis.scatter(frame["trained"], 100 * frame["rate"], **style)
-        axis.set(title=f"{TITLES[model]} model", xlabel="silhouette of the two classes")
-        worst = frame[frame["confused"] > 0].head(named)
-        spread = max(100 * frame["rate"].max(), 1e-9)
-        last = np.inf
-        for row in worst.sort_values("rate", ascending=False).itertuples():
-            height = min(100 * row.rate, last - 0.085 * spread)  # names keep their distance
-            last = height
-            axis.annotate(
-                f"{row.a}–{row.b}", (row.trained, 100 * row.rate),
-                (frame["trained"].max() + 0.02, height), fontsize=8, va="center",
-                arrowprops={"arrowstyle": "-", "lw": 0.5, "color": GREY},
-            )  # fmt: skip
-        axis.set_xlim(right=frame["trained"].max() + 0.06)
-        axis.set_ylim(-0.05 * spread, 1.08 * spread)
-    axes[0].set_ylabel("samples of the pair confused (%)")
-    return figure
-
-
-def confusion_matrices(matrices: dict[str, np.ndarray]) -> Figure:
-    """Confusion matrices (10, 10) by title, in per cent of each true class."""
-    figure, axes = plt.subplots(1, len(matrices), figsize=(WIDTH, 3.7))
-    for axis, (title, counts) in zip(axes, matrices.items(), strict=True):
-        shares = 100 * counts / counts.sum(1, keepdims=True).clip(min=1)
-        axis.imshow(shares, cmap="Blues", vmin=0, vmax=100)
-        for (row, column), share in np.ndenumerate(shares):
-            if share >= 0.5:
-                colour = "white" if share > 55 else "black"
-                text = f"{share:.0f}"
-                axis.text(column, row, text, ha="center", va="center", fontsize=6.5, color=colour)
-        axis.set(title=title, xlabel="predicted", ylabel="true")
-        axis.set(xticks=range(CLASSES), yticks=range(CLASSES))
+    Args:
+        counts: name of the model to int (10, 10), rows true classes.
+    """
+    figure, axes = plt.subplots(1, len(counts), figsize=(WIDTH, WIDTH / 2 + 0.35))
+    for axis, (model, matrix) in zip(axes, counts.items(), strict=True):
+        shares = 100 * matrix / matrix.sum(1, keepdims=True).clip(min=1)
+        total = 100 * matrix.sum(0) / max(matrix.sum(), 1)
+        shown = np.vstack([shares, np.full(10, np.nan), total])
+        axis.imshow(shown, cmap="Greys", vmin=0, vmax=130)
+        for row, column in np.argwhere(shown >= 1):
+            share, style = shown[row, column], {"ha": "center", "va": "center", "fontsize": 6}
+            axis.text(
+                column, row, f"{share:.0f}", color="white" if share > 70 else "black", **style
+            )
+        other = next(name for name in TITLES if name != model)
+        axis.set_title(f"{TITLES[model]} model on {TITLES[other]}")
+        axis.set_yticks([*range(10), 11], [*map(str, range(10)), "all"])
+        axis.set(xticks=range(10), xlabel="answered")
         axis.tick_params(length=0)
-        axis.grid(False)
+        axis.spines[:].set_visible(False)
+    axes[0].set_ylabel("true class")
     return figure
 
 
-def control_chart(examples: dict[str, np.ndarray], accuracy: pd.DataFrame) -> Figure:
-    """A row a control: changed example images, and the accuracy of both models.
+def controls(panels: dict[str, tuple[np.ndarray, Effects]]) -> Figure:
+    """Changed pictures, and what each and each two of the changes add to the macro recall.
 
     Args:
-        examples: by control, uint8 images (n, 3, 32, 32).
-        accuracy: fractions; controls in rows, models in columns.
+        panels: title to examples uint8 (1 + k, n, 3, 32, 32), the unchanged first, and effects.
     """
-    rows = len(accuracy)
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=(WIDTH, 0.36 * rows + 0.75), width_ratios=(1, 1.05)
+    figure, axes = plt.subplots(
+        len(panels), 2, figsize=(WIDTH, 2.1 * len(panels)), width_ratios=(1, 2.6), squeeze=False
     )
-    height = 36
-    strips = []
-    for images in examples.values():
-        framed = np.pad(images, ((0, 0), (0, 0), (2, 2), (2, 2)), constant_values=255)
-        strips.append(np.concatenate(list(framed.transpose(0, 2, 3, 1)), axis=1))
-    left.imshow(np.concatenate(strips), interpolation="nearest", aspect="equal", rasterized=True)
-    left.set_yticks([height * (row + 0.5) for row in range(rows)], list(examples))
-    left.set_xticks([])
-    left.tick_params(length=0)
-    left.grid(False)
-    left.spines[:].set_visible(False)
-    positions = np.arange(rows)
-    right.hlines(positions, 100 * accuracy.min(1), 100 * accuracy.max(1), color=GREY, lw=1)
-    for model in accuracy.columns:
-        values = 100 * accuracy[model].to_numpy()
-        other = 100 * accuracy.drop(columns=model).to_numpy()[:, 0]
-        style = {"color": DATA_COLOUR[model], "s": 22, "zorder": 3}
-        right.scatter(values, positions, label=f"{TITLES[model]} model", **style)
-        for value, against, row in zip(values, other, positions, strict=True):
-            higher = value >= against
-            right.annotate(
-                f"{value:.1f}", (value, row), (6 if higher else -6, 0), fontsize=7.5,
-                textcoords="offset points", va="center", ha="left" if higher else "right",
-                color=DATA_COLOUR[model],
-            )  # fmt: skip
-    right.axhline(0.5, color="black", lw=0.6, ls=":")
-    right.set(xlim=(-14, 116), ylim=(rows - 0.5, -0.5), yticks=[], xlabel="accuracy (%)")
-    right.set_xticks(range(0, 101, 25))
-    right.spines["left"].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=2)
+    for (left, right), (title, (examples, found)) in zip(axes, panels.items(), strict=True):
+        padded = np.pad(examples, ((0, 0), (0, 0), (0, 0), (1, 1), (1, 1)), constant_values=255)
+        sheet = padded.transpose(0, 3, 1, 4, 2).reshape(34 * len(padded), -1, 3)
+        left.imshow(sheet, interpolation="none")
+        left.set_yticks(34 * (np.arange(len(padded)) + 0.5), ["unchanged", *found.controls])
+        shown = np.vstack([np.full(len(found.controls), np.nan), found.gains])  # in the same rows
+        right.imshow(shown, cmap="Greys", vmin=0, vmax=80, aspect="auto")
+        for row, column in np.argwhere(~np.isnan(shown)):
+            value = f"{shown[row, column]:+z.1f}".replace("-", MINUS)
+            weight = "bold" if row == column + 1 else "normal"
+            right.text(column, row, value, ha="center", va="center", weight=weight, fontsize=7)
+        right.set_xticks(range(len(found.controls)), found.controls, rotation=25, ha="right")
+        right.set_title(title)
+        left.set_xticks([])
+        right.set_yticks([])
+        for axis in (left, right):
+            axis.tick_params(length=0)
+            axis.spines[:].set_visible(False)
     return figure
 
 
-def training_chart(results: pd.DataFrame) -> Figure:
-    """Accuracy and macro recall on SVHN by setting of the training: a dot a seed, and the mean.
-
-    Args:
-        results: the frame of `digitcnn.report.cross_dataset.training_controls`.
-    """
-    settings = list(dict.fromkeys(results["setting"]))
-    part = results[results["data"] == "svhn"]
-    rows = [settings.index(setting) for setting in part["setting"]]
-    size = (WIDTH, 0.8 + 0.22 * len(settings))
-    figure, axes = plt.subplots(1, 2, figsize=size, sharey=True)
-    for axis, column, title in zip(
-        axes, ("accuracy", "recall"), ("accuracy", "macro recall"), strict=True
-    ):
-        seed_dots(axis, rows, 100 * part[column].to_numpy(), DATA_COLOUR["mnist"])
-        axis.set_xlabel(f"{title} on SVHN (%)")
-        axis.set_yticks(range(len(settings)), settings)
-    axes[0].invert_yaxis()
-    return figure
-
-
-def score_histograms(
-    scores: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]], auroc: dict[str, pd.Series]
-) -> Figure:
-    """Distributions of each score (columns) of each model (rows) on its own and the other's test.
-
-    Args:
-        scores: by model and score, the values on the (own, other) data set.
-        auroc: by model, the area under the ROC curve of each score.
-    """
-    columns = len(next(iter(scores.values())))
-    figure, axes = plt.subplots(len(scores), columns, figsize=(WIDTH, 4), squeeze=False)
-    for axis, score in zip(axes[-1], next(iter(scores.values())), strict=True):
-        axis.set_xlabel(SCORE_TITLES[score], fontsize=8)
-    for row, (model, found) in zip(axes, scores.items(), strict=True):
-        names = (model, *(name for name in TITLES if name != model))
-        for axis, (score, samples) in zip(row, found.items(), strict=True):
-            low, high = np.percentile(np.concatenate(samples), [0.2, 100])
-            edges = np.linspace(low, high, 41)
-            for name, values in zip(names, samples, strict=True):
-                share, _ = np.histogram(values.clip(low, high), edges)
-                style = {"fill": True, "alpha": 0.45, "color": DATA_COLOUR[name]}
-                axis.stairs(100 * share / len(values), edges, label=TITLES[name], **style)
-            axis.set_title(f"AUROC {auroc[model][score]:.4f}", fontsize=9)
-        row[0].set_ylabel(f"{TITLES[model]} model\nsamples (%)")
-    colours = [_dot(DATA_COLOUR[name]) for name in TITLES]
-    titles = [f"{title} test images" for title in TITLES.values()]
-    figure.legend(colours, titles, ncols=2, loc="outside lower center")
+def gap(found: dict[str, Gap]) -> Figure:
+    """What closes how much of each model's gap to the one that knows the data, and what is left."""
+    panels = {model: each.parts for model, each in found.items()}
+    rows = [len(parts) + 1 for parts in panels.values()]
+    figure, axes = plt.subplots(
+        len(panels), 1, figsize=(WIDTH, 0.22 * sum(rows) + 1.0), height_ratios=rows, sharex=True
+    )
+    for axis, (model, parts) in zip(np.atleast_1d(axes), panels.items(), strict=True):
+        colour, other = DATA_COLOUR[model], next(name for name in TITLES if name != model)
+        for row, part in enumerate(parts):
+            share, low, high = (100 * value for value in (part.share, part.low, part.high))
+            axis.plot([0, share], [row, row], color=colour, lw=3, solid_capstyle="butt", alpha=0.4)
+            axis.plot([low, high], [row, row], color=colour, lw=0.8)
+            axis.plot(share, row, "o", color=colour, ms=3.5)
+            for seed in part.seeds:
+                axis.plot(100 * seed, row + 0.3, "|", color=colour, ms=3.5, mew=0.7)
+        best, last = 100 * (1 - found[model].left), len(parts)
+        axis.plot([best, 100], [last, last], color="0.75", lw=6, solid_capstyle="butt")
+        axis.text((best + 100) / 2, last, f"{100 - best:.0f}\u202f%", ha="center", va="center")
+        axis.set_yticks(range(last + 1), [*(part.name for part in parts), "left open"])
+        axis.set(ylim=(last + 0.6, -0.6), xlim=(min(-5, 100 * min(p.low for p in parts)), 101))
+        axis.axvline(0, color="0.3", lw=0.6)
+        axis.set_title(f"{TITLES[model]} model on {TITLES[other]}", color=colour)
+        axis.tick_params(axis="y", length=0)
+        axis.spines["left"].set_visible(False)
+    np.atleast_1d(axes)[-1].set_xlabel("share of the gap in macro recall (%)")
     return figure
