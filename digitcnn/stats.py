@@ -88,22 +88,6 @@ def fisher(hits: int, total: int, other_hits: int, other_total: int) -> float:
 # Samples that come in clusters: the crops of one photograph, the digits of one writer
 
 
-def clustered(values: np.ndarray, clusters: np.ndarray) -> Estimate:
-    """Mean of `values` (N,) in [0, 1] with Wilson's interval for the number of independent samples
-    that the clusters (N,) are worth by the variance between them; (nan, 0, 1) of no samples.
-    """
-    total = len(values)
-    if not total:
-        return Estimate(float("nan"), 0.0, 1.0)
-    value = float(values.mean())
-    variance = _between(values - value, clusters) / total**2
-    worth = value * (1 - value) / variance if variance > 0 else total
-    z = stats.norm.ppf((1 + LEVEL) / 2)
-    centre = (value + z**2 / 2 / worth) / (1 + z**2 / worth)
-    half = z * np.sqrt(value * (1 - value) / worth + (z / 2 / worth) ** 2) / (1 + z**2 / worth)
-    return Estimate(value, float(max(centre - half, 0.0)), float(min(centre + half, 1.0)))
-
-
 def stratified(
     values: np.ndarray, exposed: np.ndarray, strata: np.ndarray, clusters: np.ndarray
 ) -> Difference:

@@ -50,7 +50,8 @@ def _rows() -> list[list[Panel]]:
 def _page() -> str:
     figure = '<figure id="fig-x"><p><img alt="static" src="data:,"></p></figure>'
     html = interactive.shared((SHOWN,)).data + figure + interactive.live("fig-x", _rows()).data
-    return f"<!doctype html><meta charset=utf-8><meta name=viewport content=width=device-width><body>{html}</body>"
+    head = "<!doctype html><meta charset=utf-8><meta name=viewport content=width=device-width>"
+    return f"{head}<body>{html}</body>"
 
 
 def test_quantised_fills_the_square():

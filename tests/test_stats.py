@@ -136,20 +136,6 @@ def test_the_next_value_lies_where_it_is_predicted():
     assert stats.prediction([0.5]) == (0.5, -np.inf, np.inf)
 
 
-def test_samples_that_stand_alone_have_wilsons_interval():
-    values = np.random.default_rng(0).random(900) < 0.2
-    expected = stats.proportion(values.sum(), 900)
-    assert stats.clustered(values, np.arange(900)) == pytest.approx(expected, abs=2e-4)
-    assert stats.clustered(np.zeros(50), np.arange(50)).low == pytest.approx(0, abs=1e-12)
-
-
-def test_copies_of_a_sample_are_worth_one():
-    values = np.random.default_rng(1).random(200) < 0.3
-    once = stats.clustered(values, np.arange(200))
-    repeated = stats.clustered(np.repeat(values, 7), np.repeat(np.arange(200), 7))
-    assert repeated == pytest.approx(once, abs=1e-9)
-
-
 def test_a_stratified_difference_is_least_squares_with_an_intercept_a_stratum():
     random = np.random.default_rng(2)
     strata, values = random.integers(0, 6, 500), random.random(500)

@@ -1,7 +1,7 @@
 """Report: what the chapters call to say their numbers and show their tables.
 
-A chapter starts with `start()`, draws with the figure modules, prints tables with `table` and
-puts numbers into its prose with `percent`, `number` and `interval`; it computes nothing itself.
+A chapter starts with `start()`, draws with the figure modules, prints tables with `table` and has
+its numbers from the other modules as `values` that print themselves; it computes nothing itself.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 import random
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,8 +20,8 @@ import pandas as pd
 from IPython import get_ipython
 from IPython.display import Markdown
 
-from .. import files, runs, stats
-from .values import MINUS, Duration, Printed
+from .. import files, runs
+from .values import MINUS, Printed
 from .values import listed as listed
 
 
@@ -41,76 +41,6 @@ def start() -> None:
     style.set_style()
     if shell := get_ipython():  # else inline text is shown as Python's repr, with \u202f in it
         shell.display_formatter.formatters["text/markdown"].for_type(str, str)
-
-
-def percent(share: float, digits: int = 2) -> str:
-    """A fraction in [0, 1] as a percentage: 0.99713 gives ``99.71 %`` (narrow space).
-
-    A dash where it is no number.
-    """
-    if math.isnan(share):
-        return "–"
-    return f"{100 * share:.{digits}f}\u202f%"
-
-
-def number(value: float, digits: int = 0) -> str:
-    """A number with thousands separated by commas: 69502 gives ``69,502``."""
-    return f"{value:,.{digits}f}"
-
-
-def interval(low: float, high: float, digits: int = 2) -> str:
-    """An interval of two fractions as percentages: ``99.60 to 99.78 %``."""
-    return f"{100 * low:.{digits}f} to {100 * high:.{digits}f}\u202f%"
-
-
-def estimate(found: tuple[float, float, float], digits: int = 2) -> str:
-    """A share with the ends of its interval: ``99.71 % (99.60 to 99.78)``."""
-    value, low, high = (f"{100 * part:.{digits}f}" for part in found)
-    return f"{value}\u202f% ({low} to {high})"
-
-
-def spread(values: Iterable[float], digits: int = 1, scale: float = 100) -> str:
-    """Mean and standard deviation over seeds, in per cent unless scaled: ``98.7 ± 0.1``."""
-    mean, std, count = stats.spread(scale * np.asarray(list(values), float))
-    shown = f"{mean:.{digits}f}".replace("-", "\u2212")
-    return f"{shown} ± {std:.{digits}f}" if count > 1 else shown
-
-
-def times(found: tuple[float, float, float], digits: int = 1) -> str:
-    """A ratio with the ends of its interval: ``3.2 (2.8 to 3.7)``; a dash if it is no number."""
-    if math.isnan(found[0]):
-        return "–"
-    value, low, high = (f"{part:,.{digits}f}" for part in found)
-    return f"{value} ({low} to {high})"
-
-
-def p_value(p: float) -> str:
-    """A p value as text: ``p = 0.012``, ``p < 0.001``."""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-
-
-def points(difference: float, digits: int = 2) -> str:
-    """A signed difference of two fractions in percentage points: ``+0.31``; zero has no sign."""
-    rounded = round(float(100 * difference), digits)
-    return f"{rounded:{'+' if rounded else 'z'}.{digits}f}".replace("-", "\u2212")
-
-
-def difference(found: stats.Difference | pd.Series, digits: int = 2) -> str:
-    """A difference of shares with its interval, in points: ``+0.31 (+0.12 to +0.50)``."""
-    if math.isnan(found.low):
-        return points(found.value, digits)
-    ends = " to ".join(points(end, digits) for end in (found.low, found.high))
-    return f"{points(found.value, digits)} ({ends})"
-
-
-def signed(value: float, digits: int = 2) -> str:
-    """A number with a typographic minus sign; zero has none."""
-    return f"{value:z.{digits}f}".replace("-", "\u2212")
-
-
-def duration(seconds: float) -> str:
-    """Seconds as `values.Duration` prints them."""
-    return str(Duration(seconds))
 
 
 def table(
@@ -183,18 +113,3 @@ def source(*wanted: str) -> Markdown:
             found.append(ast.get_source_segment(text, definitions[name]))
     code = "\n\n".join("\n".join(pair) for pair in zip(found[::2], found[1::2], strict=True))
     return Markdown(f"```python\n{code}\n```")
-
-
-def on_both(value: Callable[[str], object], unit: str = "") -> str:
-    """A value for each data set as a sentence has them; the unit stands with the first."""
-    return f"{value('mnist')}{unit} on MNIST and {value('svhn')} on SVHN"
-
-
-def copies() -> dict[str, str]:
-    """Which copy of each data set the results come from, by name."""
-    return {name: runs.manifest(name)["copy"] for name in runs.MAIN}
-
-
-def is_quick() -> bool:
-    """Whether this is the quick profile, whose numbers come from embedded stand-in data."""
-    return files.profile() == "quick"

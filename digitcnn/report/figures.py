@@ -86,13 +86,6 @@ def intensity(pixels: dict[str, dict[str, np.ndarray]]) -> Figure:
     return figure
 
 
-def seed_dots(axis: plt.Axes, rows: list[int], values: np.ndarray, colour: str) -> None:
-    """A dot for each value in its row, and a bar for the mean of a row (chapters 4 and 5)."""
-    axis.plot(values, rows, "o", color=colour, markersize=3.5, alpha=0.75)
-    for row, mean in pd.Series(values).groupby(list(rows)).mean().items():
-        axis.plot([mean], [row], "|", color=colour, markersize=11, mew=2)
-
-
 def preparation(stages: dict[str, np.ndarray]) -> Figure:
     """The steps of a picture's preparation, a panel each, all equally high.
 
