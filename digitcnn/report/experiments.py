@@ -15,7 +15,7 @@ import pandas as pd
 from IPython.display import Markdown
 from scipy.stats import t as student
 
-from .. import files, results, runs, stats
+from .. import files, observe, results, runs, stats
 from ..sources import TITLES
 from .values import MISSING, Average, Count, Number, Points, Share, Spread, Text, listed
 
@@ -79,6 +79,8 @@ def model(name: str) -> Model:
             *(Average((score, math.nan, math.nan)) for score in scores),
             Number(last["loss"], 3),
         )
+    # What this report prints of them: `check` holds later trainings against it.
+    observe.note("trainings", [name, list(final["test"].accuracy.values)])
     held_out = results.history(name)["validation"]
     late = held_out["accuracy"].iloc[-1] - held_out["accuracy"].iloc[:10].iloc[-1]
     lowest = held_out.loc[held_out["loss"].idxmin()]
