@@ -1,4 +1,4 @@
-"""Figures of the report, recomputed from the text files alone: nothing of digitcnn computes here."""
+"""Figures of the report, recomputed from the text files alone, by nothing of digitcnn."""
 
 from __future__ import annotations
 
