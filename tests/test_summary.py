@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from digitcnn import files, predictions, results, runs
 from digitcnn.predictions import Predictions
-from digitcnn.report import cross_dataset, experiments, summary, summary_figures
+from digitcnn.report import controls, cross_dataset, experiments, summary, summary_figures
 from digitcnn.report.evaluation import Shown
 from digitcnn.report.values import Count, Points, Share, Spread
-
-
-class Part(NamedTuple):
-    """As `cross_dataset.gap` has them."""
-
-    name: str
-    share: float
-    low: float
-    high: float
-    seeds: tuple[float, ...] = ()
 
 
 def said(labels: list[int], answers: list[int]) -> Predictions:
@@ -69,16 +58,17 @@ def test_transfer_names_what_is_confused_and_what_closes_the_gap(monkeypatch):
         ("svhn", "mnist"): SimpleNamespace(accuracy=Spread([0.8, 0.82])),
         ("mnist", "svhn"): SimpleNamespace(accuracy=Spread([0.2, 0.22]), majority=Share(19, 100)),
     }
-    parts = [Part("training: all", 0.3, 0.2, 0.4), Part("training: colours", 0.05, 0.0, 0.1)]
-    monkeypatch.setattr(cross_dataset, "crossed", lambda *which: crossed[which], raising=False)
-    monkeypatch.setattr(
-        cross_dataset, "gap", lambda model: SimpleNamespace(parts=parts), raising=False
-    )
+    gap = SimpleNamespace(pictures=0.5, training=0.3, left=0.4)
+    effects = SimpleNamespace(gain=lambda *changes: Points((-0.001, -0.01, 0.01)))
+    monkeypatch.setattr(cross_dataset, "crossed", lambda *which: crossed[which])
+    monkeypatch.setattr(cross_dataset, "gap", lambda model: gap)
+    monkeypatch.setattr(controls, "effects", lambda run, name: effects)
     answers = said([9] * 3 + [0] * 2 + [5], [4] * 3 + [6] * 2 + [5])
     monkeypatch.setattr(predictions, "predict", lambda run, name: answers)
     found = summary.transfer()
     assert found.pairs == [(0, 6), (9, 4)] and found.always == 0.19
-    assert (found.closed, found.closed.low, found.by_colour) == (0.3, 0.2, 0.05)
+    assert (found.by_pictures, found.by_training, found.left) == (0.5, 0.3, 0.4)
+    assert found.by_grey == -0.001
 
 
 def test_the_work_is_that_of_the_stored_runs_alone(sandbox, monkeypatch):

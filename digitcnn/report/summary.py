@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import files, predictions, results, runs
-from . import cross_dataset, evaluation, experiments, representation
+from . import controls, cross_dataset, evaluation, experiments, representation
 from .values import Average, Count, Duration, Points, Share, Spread, Text, listed
 
 # Question (b) -------------------------------------------------------------------------------------
@@ -76,27 +76,30 @@ class Transfer:
         to_mnist, to_svhn: test accuracy of SVHN's networks on MNIST, and of MNIST's on SVHN.
         always: what always answering SVHN's most frequent class would get.
         pairs: the two most frequent confusions of SVHN's network on MNIST, sorted.
-        closed: share of the gap to SVHN's networks (in macro recall) that MNIST's close when they
-            learn with all of `runs.TRANSFER`; `by_colour`: with random colours alone.
+        by_pictures, by_training: shares of the gap to SVHN's networks, in macro recall, that
+            MNIST's close when the photographs are made like scans, and when they learn with what
+            photographs have; `left`: what neither closes (see `cross_dataset.Gap`).
+        by_grey: what photographs without colour bring, in points of macro recall.
     """
 
     to_mnist: Spread
     to_svhn: Spread
     always: Share
     pairs: list[tuple[int, int]]
-    closed: Average
-    by_colour: Average
+    by_pictures: Average
+    by_training: Average
+    left: Average
+    by_grey: Points
 
 
 def transfer() -> Transfer:
-    """Both directions, and the trainings with what photographs have."""
-    to_svhn = cross_dataset.crossed("mnist", "svhn")
+    """Both directions, and the controls of the worse one."""
+    to_svhn, gap = cross_dataset.crossed("mnist", "svhn"), cross_dataset.gap("mnist")
     pairs = evaluation.most_confused(predictions.predict("svhn", "mnist"), 2)
-    parts = {part.name: part[1:4] for part in cross_dataset.gap("mnist").parts}
     return Transfer(
         cross_dataset.crossed("svhn", "mnist").accuracy, to_svhn.accuracy, to_svhn.majority,
         sorted((pair.true, pair.answered) for pair in pairs),
-        Average(parts["training: all"]), Average(parts["training: colours"]),
+        gap.pictures, gap.training, gap.left, controls.effects("mnist", "svhn").gain("grey"),
     )  # fmt: skip
 
 
