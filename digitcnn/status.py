@@ -303,74 +303,26 @@ def print_status(every: bool = False) -> int:
 # The appendix
 
 
-def run_table(records: dict[str, dict], every: bool = False) -> pd.DataFrame:
+def run_table(records: dict[str, dict]) -> pd.DataFrame:
     """What runs were made from, in the lines of `run_rows`.
 
     Args:
         records: the runs' records (see `digitcnn.results.record`) by their ids.
 
-    Columns: run, key, code, data (first 8 hexadecimal digits of the digests), device, duration.
+    Columns: run, key, data (first 8 hexadecimal digits of the digests), duration.
     """
     import pandas as pd
 
     groups: dict[str, list[dict]] = {}
     for name, record in records.items():
-        groups.setdefault(_line(runs.get(name), every), []).append(record)
+        groups.setdefault(_line(runs.get(name), every=False), []).append(record)
 
     return pd.DataFrame(
         {
             "run": name,
             "key": found[0]["key"][:8] if len(found) == 1 else f"{len(found)} runs",
-            "code": _each(record["ingredients"]["code"][:8] for record in found),
-            "data": _each(record["ingredients"]["data"][:8] for record in found),
-            "device": _each(record["environment"]["machine"] for record in found),
+            "data": " / ".join(dict.fromkeys(each["ingredients"]["data"][:8] for each in found)),
             "duration": duration(sum(record["seconds"] for record in found)),
         }
         for name, found in groups.items()
     )
-
-
-def _each(values: Iterable[str]) -> str:
-    """Different values, in the order of their first occurrence."""
-    return " / ".join(dict.fromkeys(values)).replace(" 1 threads", " 1 thread")
-
-
-def environment_table(records: dict[str, dict]) -> pd.DataFrame:
-    """Where runs were made: a row for each group of runs.
-
-    Columns: runs, number, machine, versions (Python, torch), wall time.
-    """
-    import pandas as pd
-
-    kinds: dict[str, list[dict]] = {}
-    for name, record in records.items():
-        kinds.setdefault(runs.get(name).group, []).append(record)
-    return pd.DataFrame(
-        {
-            "runs": kind,
-            "number": len(found),
-            "machine": _each(record["environment"]["machine"] for record in found),
-            "versions": _each(
-                ", ".join(f"{part} {r['environment'][part]}" for part in ("python", "torch"))
-                for r in found
-            ),
-            "wall time": duration(sum(record["seconds"] for record in found)),
-        }
-        for kind, found in kinds.items()
-    )
-
-
-def model_table(records: dict[str, dict]) -> pd.DataFrame:
-    """The model files of the repository among `records`: parameters, size, key (see `run_table`).
-
-    Other weights may lie in ``models/`` on the machine that trained them; they are not listed.
-    """
-    import pandas as pd
-
-    rows = []
-    for name, record in records.items():
-        path = runs.weights_path(runs.get(name))
-        if path.is_file() and provenance.committed(f"models/{path.name}"):
-            size = f"{path.stat().st_size / 1e6:.2f} MB"
-            rows.append((path.name, f"{record['parameters']:,}", size, record["key"]))
-    return pd.DataFrame(rows, columns=["file", "parameters", "size", "key"])

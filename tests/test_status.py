@@ -300,12 +300,9 @@ def test_the_quick_profile_has_runs_only(empty, monkeypatch, capsys):
 # The appendix's tables
 
 
-def record_of(name: str, seconds: float = 60.0, machine: str = "x86, 1 threads") -> dict:
-    about = {"machine": machine, "python": "3.11.7", "torch": "2.9.1"}
-    return {
-        "key": files.fingerprint(name), "seconds": seconds, "parameters": 1234,
-        "ingredients": {"code": "c0de" * 4, "data": f"{name[0]}ata" * 4}, "environment": about,
-    }  # fmt: skip
+def record_of(name: str, seconds: float) -> dict:
+    data = {"data": f"{name[0]}ata" * 4}
+    return {"key": files.fingerprint(name), "seconds": seconds, "ingredients": data}
 
 
 @pytest.fixture
@@ -316,40 +313,14 @@ def records():
 
 
 def test_the_table_of_runs_says_what_each_was_made_from(records):
-    every = status.run_table(records, every=True).set_index("run")
-    assert list(every.index) == list(records)
-    for name, record in records.items():
-        row = every.loc[name]
-        assert record["key"].startswith(row["key"]) and len(row["key"]) == 8
-        assert (row["code"], row["data"]) == ("c0dec0de", f"{name[0]}ata{name[0]}ata")
-        assert row["device"] == "x86, 1 thread"
-        assert row["duration"] == status.duration(record["seconds"])
     grouped = status.run_table(records).set_index("run")
     assert list(grouped.index) == [
         "mnist", "svhn", "mnist, other seeds", "mnist-case1", "mnist experiments",
         "svhn experiments", "mnist transfer",
     ]  # fmt: skip
+    key, data, seconds = grouped.loc["svhn"]
+    assert (key, data) == (records["svhn"]["key"][:8], "satasata")
+    assert seconds == status.duration(200)
     assert grouped.loc["mnist experiments", "key"] == "2 runs"
     assert grouped.loc["mnist experiments", "duration"] == status.duration(600 + 700)
     assert grouped.loc["mnist-case1", "duration"] == status.duration(400 + 500)
-    records["mnist-case1-s43"]["environment"]["machine"] = "arm, 2 threads"
-    grouped = status.run_table(records).set_index("run")
-    assert grouped.loc["mnist-case1", "device"] == "x86, 1 thread / arm, 2 threads"
-
-
-def test_the_table_of_environments_counts_every_run_once(records):
-    table = status.environment_table(records).set_index("runs")
-    assert dict(table["number"]) == {
-        "main": 3, "imbalance": 2, "experiments": 3, "transfer": 1
-    }  # fmt: skip
-    assert table.loc["main", "wall time"] == status.duration(100 + 200 + 300)
-    assert table.loc["main", "versions"] == "python 3.11.7, torch 2.9.1"
-
-
-def test_the_table_of_models_lists_the_files_that_are_there(empty, records):
-    names = ("mnist", "mnist-case1", "mnist-case1-s43")
-    for name in names:
-        files.write_whole(runs.weights_path(runs.get(name)), b"x" * 20_000)
-    table = status.model_table({name: records[name] for name in (*names, "svhn")})
-    assert list(table["file"]) == [runs.get(name).model_file for name in names]
-    assert list(table.iloc[0])[1:] == ["1,234", "0.02 MB", records["mnist"]["key"]]
