@@ -238,12 +238,13 @@ class Effects:
         return Count(len(self.hits[()]))
 
     def recall(self, *changes: str) -> Average:
-        """Macro recall on the pictures with these changes, with its bootstrap interval."""
-        return Average(stats.mean_difference(np.zeros_like(self.hits[()]), self.hits[changes]))
+        """Macro recall on the pictures with these changes, with Student's interval over images."""
+        nothing = np.zeros_like(self.hits[()])
+        return Average(stats.difference(self.hits[changes], nothing, paired=True))
 
     def gain(self, *changes: str) -> Points:
-        """Change of the macro recall by one control or two, with its paired bootstrap interval."""
-        return Points(stats.mean_difference(self.hits[()], self.hits[changes]))
+        """Change of the macro recall by one control or two, with its interval, paired by image."""
+        return Points(stats.difference(self.hits[changes], self.hits[()], paired=True))
 
     def best(self, size: int) -> Changes:
         """The control, or the two, that gain most."""
