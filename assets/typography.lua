@@ -11,6 +11,11 @@ function Inlines(list)
   for i, el in ipairs(list) do
     if el.t == "Str" then
       el.text = el.text:gsub("^(%p*)’(%d)’s", "%1‘%2’s")
+      -- Written as ', which pandoc does, Typst would take the closing one for a prime: 1′s.
+      local open, rest = el.text:match "^(%p*‘%d)’(s.*)$"
+      if open and FORMAT:match "typst" then
+        list[i] = pandoc.Span {pandoc.Str(open), pandoc.RawInline("typst", "’"), pandoc.Str(rest)}
+      end
     elseif el.t == "Space" or el.t == "SoftBreak" then
       local before, after = list[i - 1] or {}, list[i + 1] or {}
       local left, right = before.text or "", after.text or ""
