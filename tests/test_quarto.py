@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -164,7 +165,7 @@ def test_a_book_that_no_longer_fits_is_refused_before_quarto_changes_anything(tm
     chapter.write_text(chapter.read_text() + "\nAn edit.\n")
     done = step()
     assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
-    assert "chapters/01-a has to be executed" in done.stderr
+    assert re.search("executed.*chapters/01-a|chapters/01-a has to be executed", done.stderr)
     assert "`python3 tools/environment.py full`" in done.stderr
     assert {path: path.read_bytes() for path in pages.iterdir()} == before
 
