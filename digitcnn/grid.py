@@ -250,8 +250,9 @@ class View:
         """A run was stored."""
         self.done += 1
         self.left[run.id] = 0.0
-        validation, test = status.last_accuracies(run)
-        shown = f"validation {validation}" + (f", test {test}" if test != "-" else "")
+        last = status.last_accuracies(run)
+        shown = ", ".join(f"{split} {accuracy:.2%}" for split, accuracy in last.items())
+        shown = shown or "validation -"
         self._line(f"[{self.done}/{self.total}] {run.id}: {shown}", keep=True)
 
     def show(self, running: list[RunConfig]) -> None:

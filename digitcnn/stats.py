@@ -243,6 +243,31 @@ def holm(p_values: Iterable[float]) -> np.ndarray:
     return corrected
 
 
+def pooled_differences(
+    values: dict[str, list[float]], reference: list[float]
+) -> dict[str, Difference]:
+    """Means of several settings less that of a `reference`, by name, with one spread for all.
+
+    Student's t with the variance within the settings, pooled as in an analysis of variance; the p
+    values are corrected by `holm`. Without any spread they are 1 and the intervals nan.
+    """
+    base, parts = np.asarray(reference, float), {k: np.asarray(v, float) for k, v in values.items()}
+    every = [base, *parts.values()]
+    freedom = max(sum(len(part) - 1 for part in every), 1)
+    variance = sum(((part - part.mean()) ** 2).sum() for part in every) / freedom
+    found = {}
+    for name, part in parts.items():
+        value = float(part.mean() - base.mean())
+        error = float(np.sqrt(variance * (1 / len(part) + 1 / len(base)))) or float("nan")
+        half = stats.t.ppf((1 + LEVEL) / 2, freedom) * error
+        p = float(2 * stats.t.sf(abs(value) / error, freedom))
+        found[name] = Difference(value, value - half, value + half, 1.0 if np.isnan(p) else p)
+    corrected = holm(one.p for one in found.values()).tolist()
+    return {
+        name: one._replace(p=p) for (name, one), p in zip(found.items(), corrected, strict=True)
+    }
+
+
 def beyond_chance(p_values: Iterable[float]) -> np.ndarray:
     """Which differences of one family are beyond chance: 5 % after Holm's correction, bool (n,)."""
     return holm(p_values) < CHANCE

@@ -71,15 +71,14 @@ def saved_epoch(run: RunConfig) -> int:
         return 0
 
 
-def last_accuracies(run: RunConfig) -> list[str]:
-    """The last validation and test accuracy of a finished run, as its metrics files say."""
+def last_accuracies(run: RunConfig) -> dict[str, float]:
+    """The last accuracy of a finished run by held-out split, as its metrics files say."""
     last = {}
     for split in run.held_out:
         with contextlib.suppress(OSError, ValueError, IndexError):
             header, *rows = runs.metrics_path(run, split).read_text("utf-8").splitlines()
-            accuracy = float(rows[-1].split("\t")[header.split("\t").index("accuracy")])
-            last[split] = f"{accuracy:.2%}"
-    return [last.get(split, "-") for split in ("validation", "test")]
+            last[split] = float(rows[-1].split("\t")[header.split("\t").index("accuracy")])
+    return last
 
 
 def _part(run: RunConfig, data: str, split: str) -> list[int]:
@@ -230,7 +229,10 @@ def run_rows(every: bool) -> list[Row]:
             row = row._replace(name=f"{name} ({len(members)} runs)")
         else:
             run, current = members[0], states == ["current"]
-            validation, test = last_accuracies(run) if current else ("-", "-")
+            last = last_accuracies(run) if current else {}
+            validation, test = (
+                f"{last[split]:.2%}" if split in last else "-" for split in ("validation", "test")
+            )
             epochs = run.epochs if current else saved_epoch(run)
             row = row._replace(
                 epochs=f"{epochs}/{run.epochs}", validation=validation, test=test,

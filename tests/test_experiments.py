@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from finished import finish
-from scipy import stats as oracle
 
 from digitcnn import checkpoints, data, division, files, model, results, runs
 from digitcnn.report import experiments, experiments_figures, network, official, origin_errors
@@ -134,29 +133,6 @@ def test_settings_are_compared_with_the_recipe(measured):
         assert (found.above, found.below, found.failed) == ("GELU", "tanh", "none")
         assert (found.compared, found.gains, found.losses) == (len(found.settings) - 1, 1, 1)
         assert found.recipe.accuracy.count == 3 and not found.recipe.beyond
-
-
-def test_the_pooled_spread_is_that_of_an_analysis_of_variance():
-    random = np.random.default_rng(1)
-    values = {name: random.normal(mean, 1, 3).tolist() for name, mean in
-              (("recipe", 0), ("one", 3), ("two", 0.5))}  # fmt: skip
-    alone = experiments.pooled({name: values[name] for name in ("recipe", "one")})["one"]
-    test = oracle.ttest_ind(values["one"], values["recipe"])
-    assert alone.p == pytest.approx(test.pvalue)
-    low, high = test.confidence_interval()
-    assert (alone.low, alone.high) == pytest.approx((low, high))
-    found = experiments.pooled(values)
-    variance = np.mean([np.var(part, ddof=1) for part in values.values()])
-    half = oracle.t.ppf(0.975, 6) * math.sqrt(variance * 2 / 3)
-    assert found["two"].high - found["two"].value == pytest.approx(half)
-    raw = [2 * oracle.t.sf(abs(one.value) / math.sqrt(variance * 2 / 3), 6)
-           for one in found.values()]  # fmt: skip
-    assert min(one.p for one in found.values()) == pytest.approx(2 * min(raw))  # Holm's of two
-
-
-def test_without_spread_nothing_is_beyond_chance():
-    found = experiments.pooled({"recipe": [0.5, 0.5], "one": [0.6, 0.6]})["one"]
-    assert found.p == 1 and math.isnan(found.low)
 
 
 def test_seeds_that_failed_are_counted_apart(measured):

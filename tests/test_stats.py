@@ -113,6 +113,29 @@ def test_holms_correction_is_the_published_one():
     assert stats.beyond_chance([0.01, 0.04, 0.03, 0.005]).tolist() == [True, False, False, True]
 
 
+def test_the_pooled_spread_is_that_of_an_analysis_of_variance():
+    random = np.random.default_rng(1)
+    recipe, one, two = (random.normal(mean, 1, 3).tolist() for mean in (0, 3, 0.5))
+    values = {"one": one, "two": two}
+    alone = stats.pooled_differences({"one": values["one"]}, recipe)["one"]
+    test = scipy_stats.ttest_ind(one, recipe)
+    assert alone.p == pytest.approx(test.pvalue)
+    low, high = test.confidence_interval()
+    assert (alone.low, alone.high) == pytest.approx((low, high))
+    found = stats.pooled_differences(values, recipe)
+    variance = np.mean([np.var(part, ddof=1) for part in (recipe, one, two)])
+    half = scipy_stats.t.ppf(0.975, 6) * np.sqrt(variance * 2 / 3)
+    assert found["two"].high - found["two"].value == pytest.approx(half)
+    raw = [2 * scipy_stats.t.sf(abs(one.value) / np.sqrt(variance * 2 / 3), 6)
+           for one in found.values()]  # fmt: skip
+    assert min(one.p for one in found.values()) == pytest.approx(2 * min(raw))  # Holm's of two
+
+
+def test_without_spread_nothing_is_beyond_chance():
+    found = stats.pooled_differences({"one": [0.6, 0.6]}, [0.5, 0.5])["one"]
+    assert found.p == 1 and np.isnan(found.low)
+
+
 def test_false_alarms_are_kept_to_one_family_in_twenty():
     random = np.random.default_rng(0)
     alarms = [stats.beyond_chance(random.random(20)).any() for _ in range(2000)]

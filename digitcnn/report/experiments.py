@@ -10,10 +10,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 from IPython.display import Markdown
-from scipy.stats import t as student
 
 from .. import files, observe, results, runs, stats
 from ..sources import TITLES
@@ -165,7 +163,8 @@ class Setting:
         group: of `runs.EXPERIMENTS`; empty for the recipe.
         accuracy: of all seeds, also of those that did not train.
         failed: number of seeds that did not train (`FAILED`, or the loss left the numbers).
-        difference: accuracy less the recipe's, in points, with the interval and p of `pooled`; nan
+        difference: accuracy less the recipe's, in points, with the interval and p of
+            `stats.pooled_differences`; nan
             where a seed of either failed.
         beyond: whether that is beyond chance.
     """
@@ -230,28 +229,6 @@ def _accuracies(name: str, setting: str) -> tuple[list[float], int]:
     return values, sum(value < FAILED or gone for value, gone in zip(values, lost, strict=True))
 
 
-def pooled(values: dict[str, list[float]]) -> dict[str, stats.Difference]:
-    """Each setting against ``recipe``, with one standard deviation of a seed for all of them.
-
-    Student's t with the variance within the settings, pooled as in an analysis of variance; the p
-    values are corrected by Holm. Without any spread they are 1 and the intervals nan.
-    """
-    parts = {name: np.asarray(part, float) for name, part in values.items()}
-    freedom = sum(len(part) - 1 for part in parts.values())
-    variance = sum(((part - part.mean()) ** 2).sum() for part in parts.values()) / max(freedom, 1)
-    recipe, found = parts.pop("recipe"), {}
-    for name, part in parts.items():
-        value = float(part.mean() - recipe.mean())
-        error = math.sqrt(variance * (1 / len(part) + 1 / len(recipe))) or math.nan
-        half = student.ppf((1 + stats.LEVEL) / 2, max(freedom, 1)) * error
-        p = 1.0 if math.isnan(error) else float(2 * student.sf(abs(value) / error, freedom))
-        found[name] = stats.Difference(value, value - half, value + half, p)
-    corrected = stats.holm(one.p for one in found.values()).tolist()
-    return {
-        name: one._replace(p=p) for (name, one), p in zip(found.items(), corrected, strict=True)
-    }
-
-
 def tried(name: str) -> Tried:
     """Every setting of `runs.EXPERIMENTS` on a data set."""
     recipe, lost = _accuracies(name, "recipe")
@@ -260,7 +237,7 @@ def tried(name: str) -> Tried:
     for group, members in runs.EXPERIMENTS.items():
         found = {setting: _accuracies(name, setting) for setting in members}
         whole = {setting: values for setting, (values, failed) in found.items() if not failed}
-        against = {} if lost else pooled({"recipe": recipe} | whole)
+        against = {} if lost else stats.pooled_differences(whole, recipe)
         for setting, (values, failed) in found.items():
             effect = Points(against.get(setting, unknown))
             settings[setting] = Setting(
