@@ -27,3 +27,11 @@ function Inlines(list)
   end
   return list
 end
+
+-- Quarto's tables scroll sideways on a phone, so the keyboard has to reach them.
+function Div(el)
+  if not (quarto and FORMAT:match "html" and el.classes:includes "cell-output-display") then return end
+  local tables = false
+  el:walk {Table = function() tables = true end}
+  if tables then el.attributes.tabindex = "0" return el end
+end

@@ -104,12 +104,23 @@ def forbidden() -> bool:
 
 
 def load_model(run: str | RunConfig) -> DigitCNN:
-    """The trained network from ``models/`` alone, in evaluation mode; nothing is trained.
-
-    Raises `DigitcnnError` if it is missing, damaged or stale. Where the data set has never been
-    read (the module used elsewhere, for its models), only the code can be compared.
-    """
+    """The trained network from ``models/``, in evaluation mode, or `DigitcnnError`."""
     run = runs.get(run)
+    model = build_model(run)
+    try:
+        model.load_state_dict(checked_weights(run))
+    except RuntimeError as error:
+        raise files.unusable(weights_path(run), "is of another architecture") from error
+    model.to(pick_device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model.eval()
+
+
+def checked_weights(run: RunConfig) -> dict[str, Tensor]:
+    """A run's stored weights, if they are those that its record, its code and its data call for.
+
+    Raises `DigitcnnError` if not. Where the data set has never been read (the module used
+    elsewhere, for its models), only the code can be compared.
+    """
     path = weights_path(run)
     if not path.is_file() and not runs.keeps_weights(run):
         raise DigitcnnError(
@@ -132,13 +143,7 @@ def load_model(run: str | RunConfig) -> DigitCNN:
     named = runs.read_record(run)["weights_sha256"] if record_path(run).is_file() else None
     if named not in (None, about["checksum"]):
         raise files.unusable(path, f"holds other weights than the record of {run.id} names")
-    model = build_model(run)
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise files.unusable(path, "is of another architecture") from error
-    model.to(pick_device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return model.eval()
+    return tensors
 
 
 def environment(device: torch.device | None = None) -> dict[str, str]:
@@ -171,14 +176,9 @@ def train(run: str | RunConfig) -> None:
     run = runs.get(run)
     files.checked_name(run.id, "run name")
     if forbidden():
-        group = [other for other in runs.registry().values() if other.group == run.group]
-        others = [other.id for other in group if other != run and runs.reason(other)]
-        more = f", so would {len(others)} more of {run.group} ({', '.join(others[:3])}"
-        more += ", …)" if others[3:] else ")"
         raise DigitcnnError(
             f"{run.id} would have to be trained ({stale(run) or 'its weights are missing'})"
-            f"{more if others else ''}, but DIGITCNN_TRAIN is 'never': run `digitcnn train "
-            f"{run.group if others else run.id}` first."
+            f"{_more_to_train(run)} first."
         )
     with files.lock(run.id):
         if not runs.reason(run):
@@ -190,6 +190,19 @@ def train(run: str | RunConfig) -> None:
                 f"{run.id} was interrupted and is saved up to its last whole epoch: "
                 f"`digitcnn train {run.id}` goes on from there."
             ) from None
+
+
+def _more_to_train(run: RunConfig) -> str:
+    """What else has to be trained, by group, and the command that does it: a sentence's end."""
+    others = [other for other in runs.registry().values() if other != run and runs.reason(other)]
+    groups = {other.group: [o.id for o in others if o.group == other.group] for other in others}
+    command = "--all" if groups.keys() - {run.group} else run.group if groups else run.id
+    named = (
+        f"{len(ids)} more of {group} ({', '.join(ids[:3])}{', …' if ids[3:] else ''})"
+        for group, ids in groups.items()
+    )
+    more = f", so would {'; '.join(named)}" if groups else ""
+    return f"{more}, but DIGITCNN_TRAIN is 'never': run `digitcnn train {command}`"
 
 
 def say_epoch(run: RunConfig, training: Training, seconds: list[float]) -> None:

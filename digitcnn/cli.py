@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from . import __version__, doctor, files, prediction_table, runs, status
+from . import __version__, doctor, files, prediction_table, provenance, runs, status
 from .demo import command
 from .files import DigitcnnError, Interrupted
 from .status import reason
@@ -24,6 +24,8 @@ def main(arguments: list[str] | None = None) -> int:
         if not all(argument.isprintable() for argument in arguments):
             raise DigitcnnError("An argument holds control characters: type plain names only.")
         options = parser().parse_args(arguments)
+        for document in provenance.put_back():
+            files.say(f"{document}: put back after an interruption.")
         status = options.command(options) or 0
         sys.stdout.flush()  # a full disk is noticed here, not when Python has ended
         return status

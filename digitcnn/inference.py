@@ -26,7 +26,7 @@ def load(run: str | runs.RunConfig) -> DigitCNN:
 
 
 def probabilities(model: DigitCNN, pictures: object) -> np.ndarray:
-    """Class probabilities float32 (N, 10) of pictures in any form that `to_images` takes."""
+    """Class probabilities float64 (N, 10) of pictures in any form that `to_images` takes."""
     return softmax(predict_logits(model, to_images(pictures)).cpu().numpy())
 
 

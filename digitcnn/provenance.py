@@ -21,19 +21,6 @@ from . import files, reach
 
 RECORD = "record.json"
 PAGES = ("execute-results/html.json", "execute-results/typ.json")  # a file per format
-# Frozen from the grid of 24 November, whose runs are no longer registered. These chapters count as
-# whole and are rendered from their frozen text; nothing executes, thaws or deletes them, also when
-# their source is edited (its new digest is entered). A chapter leaves this list, frozen anew, when
-# the runs that it shows are whole; then the list goes.
-OLD_GRID = (
-    "index",
-    "chapters/02-training",
-    "chapters/03-evaluation",
-    "chapters/04-representation",
-    "chapters/05-imbalance",
-    "chapters/06-findings",
-    "chapters/appendix",
-)
 _version = functools.cache(importlib.metadata.version)
 _CELL = re.compile(r"^[\t >]*```+\s*\{python\b", re.MULTILINE)
 
@@ -42,7 +29,6 @@ class Freshness(enum.Enum):
     """How a document's frozen results stand to what they were made from."""
 
     CURRENT = "current"
-    OLD_GRID = "frozen from the grid of 24 November"
     MISSING = "missing"
     STALE = "stale"
 
@@ -56,7 +42,7 @@ class State(NamedTuple):
     @property
     def whole(self) -> bool:
         """Whether the document can be rendered as it is frozen."""
-        return self.freshness in (Freshness.CURRENT, Freshness.OLD_GRID)
+        return self.freshness is Freshness.CURRENT
 
     def __str__(self) -> str:
         more = f" and {len(self.changes) - 1} more" if len(self.changes) > 1 else ""
@@ -85,6 +71,24 @@ def checked(document: str) -> str:
 def frozen(document: str) -> Path:
     """The folder of a document's frozen results."""
     return files.project_root() / "_freeze" / checked(document)
+
+
+def aside(document: str) -> Path:
+    """Where a document's old results lie between the two renames of an exchange."""
+    return files.project_root().joinpath("cache", "local", "aside", document.replace("/", "-"))
+
+
+def put_back() -> list[str]:
+    """Put back the results that an exchange which was killed left aside; the documents' names."""
+    back = []
+    if any(aside(document).is_dir() for document in documents()):
+        with files.lock("exchange"):
+            for document in documents():
+                if aside(document).is_dir() and not frozen(document).is_dir():
+                    frozen(document).parent.mkdir(parents=True, exist_ok=True)
+                    aside(document).rename(frozen(document))
+                    back.append(document)
+    return back
 
 
 def source_digest(document: str) -> str:
@@ -218,27 +222,6 @@ def state(document: str) -> State:
     folder = frozen(document)
     if not all((folder / page).is_file() for page in PAGES):
         return State(Freshness.MISSING)
-    if document in OLD_GRID and files.profile() == "full":
-        return State(Freshness.OLD_GRID)
     if found := changes(document):
         return State(Freshness.STALE, tuple(found))
     return State(Freshness.CURRENT)
-
-
-def enter_digests() -> list[str]:
-    """Enter the digest of edited sources in the frozen pages of chapters on `OLD_GRID`.
-
-    So Quarto and the renderer without it go on to show what is frozen. Returns their names.
-    """
-    entered = []
-    for document in documents():
-        if document not in OLD_GRID:
-            continue
-        digest = source_digest(document)
-        for page in (frozen(document) / name for name in PAGES):
-            text = page.read_text(encoding="utf-8") if page.is_file() else ""
-            changed = re.sub(r'("hash": ")[0-9a-f]+"', rf'\g<1>{digest}"', text, count=1)
-            if changed != text:
-                files.write_whole(page, changed)
-                entered.append(document)
-    return list(dict.fromkeys(entered))

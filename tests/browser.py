@@ -159,26 +159,33 @@ class Browser:
         self.call("Input.dispatchKeyEvent", type="keyUp", **about)
 
     def click(self, selector: str, *path: tuple[float, float]) -> None:
-        """Click or tap an element, which nothing may cover, or drag along a path in it.
+        """Click or tap an element as soon as nothing covers or moves it, or drag along a path.
 
         The path's points are shares of the element's width and height.
         """
         path = path or ((0.5, 0.5),)
         (x, y), name = path[0], json.dumps(selector)
-        frame = self.evaluate(f"""(() => {{ const it = document.querySelector({name});
+        look = f"""(() => {{ const it = document.querySelector({name});
           if (!it) return "there is no " + {name};
           it.scrollIntoView({{ block: "nearest", inline: "nearest", behavior: "instant" }});
           const f = it.getBoundingClientRect();
           const top = document.elementFromPoint(f.left + {x} * f.width, f.top + {y} * f.height);
           return top && (it.contains(top) || top.contains(it) && top.matches("label")) ?
             [f.left, f.top, f.width, f.height] : {name} + " is hidden or covered";
-        }})()""")
-        assert not isinstance(frame, str), frame
+        }})()"""
+        # What has just come into the page may still move, as its pictures do while they load.
+        until, before, frame = time.monotonic() + LIMIT, None, self.evaluate(look)
+        while frame != before or isinstance(frame, str):
+            assert time.monotonic() < until, frame
+            time.sleep(0.02)
+            before, frame = frame, self.evaluate(look)
         left, top, width, height = frame
         points = [(left + x * width, top + y * height) for x, y in path]
         self._point("mousePressed", "touchStart", *points[0])
         for point in points[1:]:
             self._point("mouseMoved", "touchMove", *point)
+        if self._touch and points[1:]:
+            time.sleep(0.2)  # a finger lifted while it moves flings, and the next tap is lost
         self._point("mouseReleased", "touchEnd", *points[-1])
 
     def _point(self, mouse: str, touch: str, x: float, y: float) -> None:

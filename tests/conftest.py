@@ -17,6 +17,16 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
 
+SLOW = {"browser", "packed", "project", "machines"}  # fixtures: Chromium, an archive, a cluster
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever drives a browser, packs an archive or starts a cluster is slow."""
+    for item in items:
+        if SLOW.intersection(item.fixturenames):
+            item.add_marker("slow")
+
+
 FAULTS: dict[str, list[int]] = {}  # by kind: tried, survived
 
 

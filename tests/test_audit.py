@@ -129,7 +129,6 @@ def test_without_readings_everything_is_empty(project, tmp_path):
     assert audit.audited("mnist").errors == audit.Verdicts(0, 0, 0, 0, 0, 0)
     assert np.isnan(audit.agreement("mnist")["kappa"]).all()
     assert np.isnan(audit.compared("mnist")["ratio"].iloc[0])
-    assert audit.unread("mnist").tolist() == [0, 1, 3]
 
 
 def test_confusions_join_answers_readings_and_edits(project, monkeypatch):

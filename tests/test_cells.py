@@ -81,6 +81,9 @@ def test_execute_writes_frozen_results(book, tmp_path):
     assert run(book, "--freeze", str(fresh), "--output", str(tmp_path / "out")) == 0
     data = json.loads((fresh / "chapters/01-data/execute-results/typ.json").read_text())
     assert data["hash"] == md5(path)
+    assert data["result"]["supporting"] == []  # Quarto would remove the page's figures
+    page = json.loads((fresh / "chapters/01-data/execute-results/html.json").read_text())
+    assert page["result"]["supporting"] == ["01-data_files"]
     text = data["result"]["markdown"]
     assert "seven is 42, and *word*" in text and "import base64" in text and "not_run()" in text
     for absent in ("never shown", "quiet", "<script>", "print(", "object>"):

@@ -42,7 +42,6 @@ from digitcnn.files import DigitcnnError, Interrupted
 TINY = tiny_run(epochs=3)
 CRASHES = Path(__file__).parent / "crashes.py"
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
-patient = pytest.mark.timeout(900)  # for machines that do something else, too
 
 
 @pytest.fixture(autouse=True)
@@ -407,11 +406,17 @@ def test_training_can_be_forbidden(sandbox, monkeypatch, count_epochs):
         checkpoints.load_or_train(TINY)
     one_sentence(e.value)
     assert not count_epochs
-    with pytest.raises(DigitcnnError) as e:  # all that its group lacks at once
+    with pytest.raises(DigitcnnError) as e:  # all that is missing at once
         checkpoints.load_or_train("svhn")
     text = one_sentence(e.value)
-    assert "so would 3 more of main (mnist, mnist-s43, svhn-s43)" in text
-    assert text.endswith("run `digitcnn train main` first.")
+    assert "so would 3 more of main (mnist, mnist-s43, svhn-s43); " in text
+    assert " more of imbalance (" in text and text.endswith("run `digitcnn train --all` first.")
+    monkeypatch.setattr(runs, "reason", lambda run: "missing" if run.group == "main" else "")
+    with pytest.raises(DigitcnnError, match="run `digitcnn train main` first"):
+        checkpoints.load_or_train("svhn")
+    monkeypatch.setattr(runs, "reason", lambda run: "missing" if run.id == "svhn" else "")
+    with pytest.raises(DigitcnnError, match="'never': run `digitcnn train svhn` first"):
+        checkpoints.load_or_train("svhn")
 
 
 def test_a_stale_run_is_trained_again(sandbox, monkeypatch, count_epochs):
@@ -539,7 +544,6 @@ def crash(mode: str) -> dict:
 
 
 @forks
-@patient
 @pytest.mark.slow
 def test_kills_at_random_moments_lose_nothing_whole(faults):
     """No torn file; training goes on from the last whole epoch, to the same result."""
@@ -550,7 +554,6 @@ def test_kills_at_random_moments_lose_nothing_whole(faults):
 
 
 @forks
-@patient
 @pytest.mark.slow
 def test_kills_around_every_step_of_every_write_lose_nothing_whole(faults):
     """SIGKILL before and after each flush, rename and removal of a whole run."""
@@ -563,7 +566,6 @@ def test_kills_around_every_step_of_every_write_lose_nothing_whole(faults):
 
 
 @forks
-@patient
 @pytest.mark.slow
 def test_two_starts_at_once_train_once(faults):
     found = crash("two")
@@ -572,7 +574,6 @@ def test_two_starts_at_once_train_once(faults):
 
 
 @forks
-@patient
 @pytest.mark.slow
 def test_a_disk_that_fills_up_leaves_the_last_checkpoint(faults):
     with faults.one("disk full while training"):

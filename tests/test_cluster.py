@@ -81,7 +81,6 @@ def toy_grid() -> list[runs.RunConfig]:
     return [*longer, *(tiny_run(f"short{number}", epochs=2) for number in range(2))]
 
 
-@pytest.mark.timeout(1200)
 def test_two_machines_one_of_them_killed_give_the_bits_of_the_process_pool(
     sandbox, machines, monkeypatch, capfd, faults
 ):
@@ -125,7 +124,6 @@ def test_two_machines_one_of_them_killed_give_the_bits_of_the_process_pool(
     assert [outcome(run) for run in waiting] == found
 
 
-@pytest.mark.timeout(600)
 def test_a_cluster_of_others_is_refused_in_a_sentence(sandbox, machines, monkeypatch):
     """Here, of other data."""
     monkeypatch.setattr(cluster, "PATIENCE", 0)

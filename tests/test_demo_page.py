@@ -17,7 +17,7 @@ pytest_plugins = ["demonstration"]
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = (ROOT / "DEMONSTRATION.md").read_text("utf-8")
 STEPS = re.findall(r"^\| (\d+) \| (.*?) \| (.*?) \| (.*?) \|$", SCRIPT, re.MULTILINE)
-SHARES = 'all(".bar output").map(output => output.textContent)'
+SHARES = 'all(".bar span").map(share => share.textContent)'
 POSITIONS = "drawn.map(sample => sample.position).join()"
 SAID = 'all(".answer span").map(words => words.textContent)'
 IMAGES = 'all(".answer img").map(image => image.hidden ? "" : image.src)'
@@ -65,6 +65,8 @@ def test_samples_in_a_browser(page):
 
 def test_keys_work_whatever_has_the_focus(page):
     assert not page.evaluate('all("select, input:not([type=file])").length')
+    # A screen reader is told of each step once, in one place: a bar's share is no live region.
+    assert page.evaluate('all("output, [aria-live], [role=status], [role=alert]").length') == 1
     steps = {"s": "svhn,,", "7": "svhn,7,", "w": "svhn,7,svhn", "m": "mnist,,"}
     for focus in ("[data-digit='4']", "[data-wrong=svhn]", "#next", "[data-view=photo]", "#theme"):
         page.click(focus)
@@ -284,7 +286,7 @@ def test_the_script_literally(page):
                 after(page)
                 steps.append(settle(page))
         seen[int(minute)] = json.loads(
-            page.evaluate("JSON.stringify([view, filter, at, paper, prepare])")
+            page.evaluate("JSON.stringify([view, filter, at, paper, prepare, tool, taken])")
         )
     assert [(view, *f.values()) for view, f, *_ in map(seen.get, range(11))] == [
         ("samples", "mnist", "", ""), ("samples", "mnist", "", ""), ("samples", "svhn", "", ""),
@@ -295,7 +297,10 @@ def test_the_script_literally(page):
     ]  # fmt: skip
     # The networks here are not trained: of a changed digit they may say what they said before.
     assert sum(not told for told in steps) <= 2, steps
-    assert seen[1][2] == 2 and seen[9][3:] == ["white", {"draw": "none", "photo": "auto"}]
+    prepared = {"draw": "none", "photo": "auto"}
+    assert seen[1][2] == 2 and seen[6][5:] == ["rubber", seen[6][6]] and seen[6][6]
+    # The sample of minute 6 is gone from the board, and with it the rubber.
+    assert seen[9][3:] == ["white", prepared, "pen", ""]
 
 
 def test_the_script_names_figures_that_the_report_has():

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from conftest import one_sentence
 
-from digitcnn import files, provenance
+from digitcnn import cli, files, provenance
 from digitcnn.files import DigitcnnError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -75,7 +75,6 @@ def enter(root: Path, patch: pytest.MonkeyPatch) -> None:
     patch.setenv("DIGITCNN_ROOT", str(root))
     patch.setenv("PYTHONPATH", str(root))
     patch.delenv("DIGITCNN_PROFILE", raising=False)
-    patch.setattr(provenance, "OLD_GRID", ())
     patch.setattr(provenance.reach, "_PACKAGE", root / "digitcnn")
     forget()
 
@@ -280,19 +279,6 @@ def test_no_jupyter_is_said_before_anything_changes(book, monkeypatch, capsys):
     assert snapshot(book) == before
 
 
-def test_a_chapter_on_the_old_grids_list_is_never_executed(book, monkeypatch):
-    monkeypatch.setattr(provenance, "OLD_GRID", ("chapters/01-one",))
-    monkeypatch.setattr(execute, "execute", lambda *arguments: pytest.fail("executed"))
-    text = page(book, "chapters/01-one")
-    edit(book / "chapters/01-one.qmd", "Some", "Other")
-    assert str(provenance.state("chapters/01-one")) == "frozen from the grid of 24 November"
-    assert execute.main([]) == 0
-    assert page(book, "chapters/01-one") == text
-    for ending in ("html", "typ"):
-        path = book / f"_freeze/chapters/01-one/execute-results/{ending}.json"
-        assert json.loads(path.read_text())["hash"] == provenance.source_digest("chapters/01-one")
-
-
 def test_unknown_chapters_are_refused(book, capsys):
     assert execute.main(["chapters/09-nine"]) == 1
     assert "09-nine" in one_sentence(Exception(capsys.readouterr().err.strip()))
@@ -313,8 +299,23 @@ def test_what_was_computed_in_an_execution_is_read_from_the_store_in_the_record(
     assert list(record["files"]) == ["cache/made.txt"]
 
 
+def test_an_execution_never_trains(book, monkeypatch):
+    monkeypatch.delenv("DIGITCNN_TRAIN", raising=False)
+    edit(book / "index.qmd", "print(", "import os; print(os.environ['DIGITCNN_TRAIN']); print(")
+    assert execute.main([]) == 0
+    assert "never" in page(book, "index")
+
+
+def test_whatever_comes_next_puts_back_what_a_kill_left_aside(book, capfd):
+    text, document = page(book, "chapters/01-one"), "chapters/01-one"
+    provenance.aside(document).parent.mkdir(parents=True, exist_ok=True)
+    provenance.frozen(document).rename(provenance.aside(document))  # killed before the second
+    cli.main(["status"])
+    assert f"{document}: put back after an interruption." in capfd.readouterr().err
+    assert page(book, document) == text and stale() == [] and execute.recover() == []
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 def test_kills_at_random_moments_lose_nothing(book, faults):
     """Twenty SIGKILLs while an edited chapter is executed; after each, the old or the new result
     is in place, whole, and the next command puts the rest in order."""
@@ -322,7 +323,6 @@ def test_kills_at_random_moments_lose_nothing(book, faults):
     seconds, moments = random.Random(1), []
     program = (
         f"import sys; sys.path[:0] = [{str(ROOT / 'tools')!r}, {str(book)!r}]\n"
-        "from digitcnn import provenance\nprovenance.OLD_GRID = ()\n"
         "import execute\nsys.exit(execute.main([]))"
     )
     command = [sys.executable, "-c", program]
@@ -347,7 +347,8 @@ def test_kills_at_random_moments_lose_nothing(book, faults):
             record = provenance.read_record(folder)
             assert record and record["frozen"] == provenance.frozen_files(folder)
             left = [path.name for path in execute.local().iterdir()]
-            assert set(left) <= {"versions", "aside"} and not list(execute.local("aside").iterdir())
+            assert set(left) <= {"versions", "aside", "locks"}
+            assert not list(execute.local("aside").glob("*"))
         moments.append(number)
     assert subprocess.run(command, env=os.environ, capture_output=True).returncode == 0
     assert stale() == [] and len(moments) == 20
@@ -359,7 +360,6 @@ def test_sigterm_puts_everything_back(book):
          "str(os.getpid()) + '.'); time.sleep(600); print(")  # fmt: skip
     program = (
         f"import sys; sys.path[:0] = [{str(ROOT / 'tools')!r}, {str(book)!r}]\n"
-        "from digitcnn import provenance\nprovenance.OLD_GRID = ()\n"
         "import execute\nsys.exit(execute.main([]))"
     )
     process = subprocess.Popen(

@@ -130,8 +130,7 @@ def test_settings_are_compared_with_the_recipe(measured):
         assert len(found.settings) == 1 + sum(map(len, runs.EXPERIMENTS.values()))
         assert found.settings["gelu"].difference == pytest.approx(0.05, abs=0.003)
         assert found.settings["tanh"].difference == pytest.approx(-0.2, abs=0.003)
-        assert (found.above, found.below, found.failed) == ("GELU", "tanh", "none")
-        assert (found.compared, found.gains, found.losses) == (len(found.settings) - 1, 1, 1)
+        assert found.above == "GELU" and found.compared == len(found.settings) - 1
         assert found.recipe.accuracy.count == 3 and not found.recipe.beyond
 
 
@@ -140,7 +139,7 @@ def test_seeds_that_failed_are_counted_apart(measured):
     measured["svhn-exp-sgd-0.2-s43"] = 0.19
     measured[("svhn-exp-adam-0.002", "lost")] = 2
     after = experiments.tried("svhn")
-    assert after.failed == "SGD 0.2 and Adam 0.002"
+    assert [one.label for one in after.settings.values() if one.failed] == ["SGD 0.2", "Adam 0.002"]
     broken = after.settings["sgd-0.2"]
     assert broken.failed == 1 and broken.change == "1 of 3 failed" and not broken.beyond
     assert math.isnan(broken.difference) and min(broken.accuracy.values) == 0.19
@@ -178,10 +177,10 @@ def test_a_new_group_of_experiments_needs_nothing_but_its_entry(measured, monkey
 def test_every_seed_is_drawn_also_those_that_failed(measured):
     measured["svhn-exp-sgd-0.2-s43"] = 0.19
     found = {name: experiments.tried(name) for name in runs.DATA}
-    for axis, tried in zip(
-        experiments_figures.experiments(found).axes, found.values(), strict=True
-    ):
-        marks = [(line.get_marker(), len(line.get_xdata())) for line in axis.lines]
+    axes = experiments_figures.experiments(found).axes
+    for column, tried in enumerate(found.values()):
+        lines = [line for axis in axes[column::2] for line in axis.lines]
+        marks = [(line.get_marker(), len(line.get_xdata())) for line in lines]
         count = {kind: sum(size for mark, size in marks if mark == kind) for kind in ("o", "x")}
         failed = sum(one.failed for one in tried.settings.values())
         assert count == {"o": 3 * len(tried.settings) - failed, "x": failed}

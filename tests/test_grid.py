@@ -415,7 +415,6 @@ def digitcnn(*arguments: str, **variables: str) -> subprocess.Popen:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_two_processes_give_the_same_bits_as_one(sandbox, monkeypatch):
     waiting = several(3)
     assert grid.train(waiting, 2) == {}
@@ -470,7 +469,6 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="ne
 
 @pytest.mark.slow
 @needs_proc
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_all_workers_and_the_same_command_goes_on(sandbox, sign, faults):
     """The real command with two processes, ended in the middle, and typed again."""
@@ -499,7 +497,6 @@ def test_a_signal_ends_all_workers_and_the_same_command_goes_on(sandbox, sign, f
 
 @pytest.mark.slow
 @needs_proc
-@pytest.mark.timeout(900)
 def test_a_killed_worker_goes_on_from_its_checkpoint_then_is_reported(sandbox, faults):
     run = runs.get(SECONDS[0])
     with faults.one("kill -9 of a worker"):
@@ -524,7 +521,6 @@ def test_a_killed_worker_goes_on_from_its_checkpoint_then_is_reported(sandbox, f
 
 @pytest.mark.slow
 @needs_proc
-@pytest.mark.timeout(900)
 def test_workers_end_when_their_parent_is_killed(sandbox, faults):
     run = runs.get(SECONDS[0])
     with faults.one("kill -9 of the command"):

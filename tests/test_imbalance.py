@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +12,7 @@ from sklearn import metrics
 
 from digitcnn import checkpoints, results, runs
 from digitcnn.predictions import Answers
-from digitcnn.report import imbalance
+from digitcnn.report import imbalance, imbalance_features
 
 
 def scores(margin, predicted, labels) -> Answers:
@@ -165,23 +167,39 @@ def test_geometry_of_known_clouds():
     labels = np.repeat([1, 2], 400)
     wide, narrow = random.normal(0, 2, (400, 8)), random.normal(0, 1, (400, 8))
     learnt = np.concatenate([wide, narrow + 20])
-    apart = imbalance.geometry(learnt, labels, learnt, labels)
+    apart = imbalance_features.geometry(learnt, labels, learnt, labels)
     assert apart["separation"] > 10
     assert apart["width"] == pytest.approx(2, rel=0.1)  # class 1 is twice as wide
     assert (apart["drift_1"], apart["drift_2"]) == pytest.approx((0, 0), abs=1e-6)
     drifted = np.concatenate([wide + 5, narrow + 20])
-    found = imbalance.geometry(drifted, labels, learnt, labels)
+    found = imbalance_features.geometry(drifted, labels, learnt, labels)
     assert (found["drift_1"], found["drift_2"]) == pytest.approx((0.25, 0), abs=0.01)
     assert found["separation"] < apart["separation"]
 
 
+def test_misread_ones_are_counted_by_what_surrounds_them_in_the_map(monkeypatch):
+    """Of 40 ones, three are misread at home, two amid the 2s; training images are left out."""
+    random = np.random.default_rng(0)
+    ones, twos = random.normal(0, 1, (40, 2)), random.normal(20, 1, (60, 2))
+    ones[:2] = 20.0
+    points = np.concatenate([ones, twos, random.normal(20, 1, (50, 2))])
+    labels, training = np.repeat([1, 2, 1], (40, 60, 50)), np.arange(150) >= 100
+    predicted = labels.copy()
+    predicted[:5], predicted[100:] = 2, 2
+    kept = dict.fromkeys(runs.CASES, points), dict.fromkeys(runs.CASES, predicted)
+    shown = SimpleNamespace(points=kept[0], predicted=kept[1], labels=labels, training=training)
+    monkeypatch.setattr(imbalance_features, "maps", lambda model, name: shown)
+    found = imbalance_features.misread_ones("mnist", "svhn").case2
+    assert (found.all, found.among, found.apart) == (5, 2, 3)
+
+
 def test_features_are_those_of_the_pictured_runs(sandbox, monkeypatch):
     run = finish("svhn-case1")
-    found = imbalance.kept_geometry(run.id, "mnist")
+    found = imbalance_features.kept_geometry(run.id, "mnist")
     assert set(found) == {"separation", "width", "drift_1", "drift_2"}
     assert all(np.isfinite(value) for value in found.values())
-    monkeypatch.setattr(imbalance, "geometry", lambda *_: pytest.fail("computed twice"))
-    assert imbalance.kept_geometry(run.id, "mnist") == found
+    monkeypatch.setattr(imbalance_features, "geometry", lambda *_: pytest.fail("computed twice"))
+    assert imbalance_features.kept_geometry(run.id, "mnist") == found
 
 
 def test_scores_are_the_kept_answers(sandbox):

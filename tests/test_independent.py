@@ -65,7 +65,10 @@ def test_the_noise_of_the_experiments_follows_from_the_text_files(data):
 
     said = experiments.tried(data).settings
     recipe = trained(data, "-exp-recipe", "validation")
-    for members in runs.EXPERIMENTS.values():
+    bare = [name for name in runs.EXPERIMENTS["architecture"] if "batch-norm" in name]
+    rest = [name for name in runs.EXPERIMENTS["architecture"] if name not in bare]
+    others = [members for group, members in runs.EXPERIMENTS.items() if group != "architecture"]
+    for members in (*others, bare, rest):
         values = {name: trained(data, f"-exp-{name}", "validation") for name in members}
         values = {name: part for name, part in values.items() if min(part) >= 0.5}
         parts = [recipe, *values.values()]

@@ -100,6 +100,7 @@ def otherwise(where: str) -> str:
     return f"{ast.unparse(tree)}\n# A comment.\ndef not_reached():\n    return 1\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "arguments"), RESULTS, ids=[name for name, _ in RESULTS])
 def test_each_function_and_constant_at_work_makes_the_result_stale(
     sandbox, monkeypatch, name, arguments

@@ -239,7 +239,6 @@ def without_experiments(cells: list) -> list:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3000)
 def test_it_runs_from_first_to_last_loading_and_training(toy_results, monkeypatch):
     plain = notebook.cells
     monkeypatch.setattr(notebook, "cells", lambda draft: without_experiments(plain(draft)))
@@ -276,7 +275,6 @@ def test_it_runs_from_first_to_last_loading_and_training(toy_results, monkeypatc
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3000)
 def test_it_runs_on_the_real_data(monkeypatch, tmp_path):
     """As far as (c), whose figures need no map; the maps take minutes where they are not stored."""
     from digitcnn import sources

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from finished import finish
 from PIL import Image
 
 from digitcnn import (
@@ -194,6 +195,7 @@ def test_another_architecture_is_refused(damaged):
 
 
 def test_predictions_are_made_once_and_the_same_again(quick_root, monkeypatch):
+    finish("svhn")
     first = predictions.predict("svhn", "svhn", "validation")
     monkeypatch.setattr(inference, "load", lambda run: pytest.fail("computed twice"))
     again = predictions.predict("svhn", "svhn", "validation")

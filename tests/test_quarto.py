@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 # As the real one: a script around a program that tidies up after Ctrl-C and calls that status 1.
@@ -196,6 +197,7 @@ def test_a_trial_of_one_chapter_executes_that_alone_and_says_its_profile(
             names.get("DIGITCNN_PROFILE", "quick") == "quick"
             and project == tmp_path / "_quick/project"
         )
+        assert tool != "execute.py" or names["OMP_NUM_THREADS"] == "1"
         if "--output" in words:
             Path(words[words.index("--output") + 1]).write_text("a page")
 
@@ -224,3 +226,12 @@ def test_another_profile_is_not_silently_the_full_one():
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert done.returncode == 1 and "type `make quick`." in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_quarto_itself_goes_through_our_pre_render_step_and_asks_no_other_host():
+    settings = yaml.safe_load((ROOT / "_quarto.yml").read_text("utf-8"))
+    assert settings["project"]["pre-render"] == "tools/prerender.py"
+    assert settings["execute"]["freeze"] == "auto"
+    assert settings["format"]["html"]["html-math-method"] == "mathml"  # else from another host
+    for frozen in (ROOT / "_freeze").glob("**/html.json"):
+        assert json.loads(frozen.read_text("utf-8"))["result"]["includes"] == {}, frozen

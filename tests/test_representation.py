@@ -228,7 +228,7 @@ def test_settings_are_held_against_plain_by_seed(transfer):
     assert found["plain"].accuracy.values == pytest.approx([30 / 300, 31 / 300, 32 / 300])
     assert cross_dataset.best_alone() in ("ground", "polarity", "contrast", "colours")
     table = cross_dataset.trained_table()
-    assert table["beyond chance"].tolist() == ["", *["no"] * 4, "yes"]
+    assert ["†" in change for change in table["change of recall"]] == [False] * 5 + [True]
 
 
 def test_the_gap_is_divided(transfer, monkeypatch):
@@ -252,12 +252,13 @@ def test_the_gap_is_divided(transfer, monkeypatch):
     assert len(mnist.parts) == 2 + 5 and len(mnist.parts[-1].seeds) == 3
     plain = np.mean([30, 31, 32]) / 300
     assert mnist.parts[-1].name == "training: all"
-    assert mnist.training == pytest.approx(31 / 300 / (0.9 - plain), abs=0.003)
+    assert mnist.training() == pytest.approx(31 / 300 / (0.9 - plain), abs=0.003)
 
 
 # Maps
 
 
+@pytest.mark.slow  # numba compiles
 def test_layout_separates_clusters_and_repeats():
     pytest.importorskip("umap")
     random = np.random.default_rng(0)

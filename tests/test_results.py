@@ -31,8 +31,6 @@ def run(request, monkeypatch):
     monkeypatch.delenv("DIGITCNN_ROOT", raising=False)
     monkeypatch.setenv("DIGITCNN_TRAIN", "never")
     found = runs.MAIN[request.param]
-    if runs.stale(found):
-        pytest.skip("frozen from the grid of 24 November")
     return found
 
 
@@ -117,12 +115,12 @@ def test_the_repository_is_small():
 
 
 def test_the_frozen_chapters_take_six_megabytes_and_load_nothing_heavy(monkeypatch):
-    """Those that are not on the old grid's list; executed from the store they need no torch."""
+    """Executed from the store they need no torch."""
     monkeypatch.delenv("DIGITCNN_ROOT", raising=False)
-    new = [name for name in provenance.documents() if name not in provenance.OLD_GRID]
-    paths = [path for name in new for path in provenance.frozen(name).rglob("*") if path.is_file()]
-    assert new and sum(path.stat().st_size for path in paths) <= 6_000_000
-    for name in new:
+    documents = provenance.documents()
+    paths = [path for name in documents for path in provenance.frozen(name).rglob("*")]
+    assert sum(path.stat().st_size for path in paths if path.is_file()) <= 6_000_000
+    for name in documents:
         loaded = provenance.read_record(provenance.frozen(name))["libraries"].keys()
         assert loaded and not loaded & {"torch", "numba", "umap-learn"}, name
 

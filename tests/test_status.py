@@ -279,8 +279,7 @@ def test_stored_results_say_why_they_do_not_count(whole, capsys):
 @pytest.mark.parametrize(
     ("known", "code", "said"),
     [(State(Freshness.CURRENT), 0, "current"), (State(Freshness.MISSING), 1, "missing"),
-     (State(Freshness.STALE, ("its text changed", "x")), 1, "stale: its text changed and 1 more"),
-     (State(Freshness.OLD_GRID), 0, "frozen from the grid of 24 November")],
+     (State(Freshness.STALE, ("its text changed", "x")), 1, "stale: its text changed and 1 more")],
 )  # fmt: skip
 def test_chapters(whole, capsys, monkeypatch, known, code, said):
     states = {"index": known}

@@ -293,7 +293,7 @@ def test_letters_that_the_pdf_cannot_draw_are_named(project):
     name = "Zoë 𐤀𐤁"  # Phoenician
     done = run(project, name=name)
     if done.returncode:
-        assert "The fonts of the PDF have no 𐤀 𐤁: install one that has" in done.stderr.decode()
+        assert re.search("The fonts of the PDF have no .*𐤁: install one that", done.stderr.decode())
     else:
         with zipfile.ZipFile(project / f"{name}.{ROLL}.zip") as packed:
             pdf = packed.read(next(n for n in packed.namelist() if n.endswith("report.pdf")))

@@ -21,7 +21,9 @@ def said(labels: list[int], answers: list[int]) -> Predictions:
 
 def setting(difference: float, beyond: bool, failed: int = 0, group: str = "training"):
     points = Points((np.nan if failed else difference, np.nan, np.nan))
-    return SimpleNamespace(group=group, difference=points, beyond=beyond, failed=Count(failed))
+    return SimpleNamespace(
+        group=group, label="GELU", difference=points, beyond=beyond, failed=Count(failed)
+    )
 
 
 def test_changes_are_counted_by_what_they_do(monkeypatch):
@@ -37,7 +39,7 @@ def test_changes_are_counted_by_what_they_do(monkeypatch):
     )  # fmt: skip
     choices = summary.choices()
     assert (choices.tried, choices.better, choices.worse, choices.failed) == (5, 1, 1, 1)
-    assert choices.lead == 0.04 and choices.epochs == 6
+    assert choices.epochs == 6 and choices.leaders == ["GELU"]
 
 
 def test_errors_are_shared_that_every_training_makes(monkeypatch):
@@ -58,7 +60,8 @@ def test_transfer_names_what_is_confused_and_what_closes_the_gap(monkeypatch):
         ("svhn", "mnist"): SimpleNamespace(accuracy=Spread([0.8, 0.82])),
         ("mnist", "svhn"): SimpleNamespace(accuracy=Spread([0.2, 0.22]), majority=Share(19, 100)),
     }
-    gap = SimpleNamespace(pictures=0.5, training=0.3, left=0.4)
+    closed = {"all": 0.3, "contrast": 0.2}
+    gap = SimpleNamespace(pictures=0.5, training=lambda which="all": closed[which], left=0.4)
     effects = SimpleNamespace(gain=lambda *changes: Points((-0.001, -0.01, 0.01)))
     monkeypatch.setattr(cross_dataset, "crossed", lambda *which: crossed[which])
     monkeypatch.setattr(cross_dataset, "gap", lambda model: gap)
@@ -68,6 +71,7 @@ def test_transfer_names_what_is_confused_and_what_closes_the_gap(monkeypatch):
     found = summary.transfer()
     assert found.pairs == [(0, 6), (9, 4)] and found.always == 0.19
     assert (found.by_pictures, found.by_training, found.left) == (0.5, 0.3, 0.4)
+    assert found.by_contrast == 0.2
     assert found.by_grey == -0.001
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # the first time it reads torch's
+pytestmark = pytest.mark.slow  # the first time it reads torch's
 
 
 def mypy(*arguments: str) -> subprocess.CompletedProcess:

@@ -65,7 +65,6 @@ def test_what_was_left_out_does_not_count_as_changed(sandbox, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 def test_make_report_works_in_the_unpacked_archive_without_data(tmp_path):
     pypdf = pytest.importorskip("pypdf")
     """The project itself, packed and unpacked elsewhere: nothing is executed, nothing is stale."""
@@ -96,8 +95,6 @@ def test_make_report_works_in_the_unpacked_archive_without_data(tmp_path):
 @pytest.mark.slow
 def test_the_project_as_it_is_fits_a_mail():
     """With the largest PDF and notebook that were seen; `make submission` measures its own."""
-    if provenance.OLD_GRID:
-        pytest.skip("frozen from the grid of 24 November")
     beside = 6_500_000
     day = datetime.date(2025, 3, 9)
     sources, _ = archive.project("Ada (roll number 1)", day, beside)

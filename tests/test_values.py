@@ -31,6 +31,8 @@ from digitcnn.report.values import Average, Count, Duration, Points, Ratio, Shar
         (Spread([0.5, 0.5, 0.5]), "50.00 %"),
         (Spread([784.0, 800.0], scale=1, unit="s"), "792 ± 11 s"),
         (Ratio(stats.ratio(602, 19858, 49, 14000)), "9"),
+        (Spread([0.99999999, 1.0, 1.0]), "100.00 %"),  # never ± 0.000
+        (Ratio(stats.ratio(0, 5, 0, 5)), "–"),  # of nothing: an interval without end
         (Points((-0.0123, -0.02, -0.004)), "−1.2 points"),
         (Points((0.0123, 0.004, 0.02)).signed_full, "+1.2 (+0.4 to +2.0)"),
         (Points((0.0, -0.01, 0.01)).signed, "0.0"),

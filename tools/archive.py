@@ -78,9 +78,10 @@ def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def packed_size(content: bytes) -> int:
-    """About how many bytes a file takes in the archive."""
-    return len(zlib.compress(content, 9)) + 200  # its two headers, with its name in both
+def packed_size(where: str, content: bytes, whose: str) -> int:
+    """About how many bytes a file takes in an archive of this name, rather too many than few."""
+    name = len(f"{whose}/project/{where}".encode())
+    return len(zlib.compress(content, 9)) + 76 + 2 * name  # two headers, the name in both
 
 
 def packable() -> dict[str, bytes]:
@@ -113,7 +114,7 @@ def project(author: str, day: datetime.date, beside: int) -> tuple[dict[str, byt
     known = files.left_out()
     main = {runs.weights_path(run).name for run in runs.MAIN.values()}
     out = [w for w in packed if w.startswith("models/") and Path(w).name not in main]
-    sizes = {where: packed_size(content) for where, content in packed.items()}
+    sizes = {where: packed_size(where, content, author) for where, content in packed.items()}
     results = [where for where in sizes if where.startswith("cache/") and where.endswith(".npz")]
     spare = [where for where in results if not NEEDED.match(where)]
     # Answers first: nothing but chapters that are executed again reads them.

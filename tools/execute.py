@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import shutil
 import signal
 import sys
@@ -34,7 +35,10 @@ FIRST = (
     "import matplotlib; matplotlib.rcParams['svg.hashsalt'] = 'digitcnn'"
 )
 LAST = "print(digitcnn.observe.seen())"
-REPRODUCIBLE = {"SOURCE_DATE_EPOCH": "0"}  # matplotlib's dates
+ENVIRONMENT = {  # of the kernels
+    "SOURCE_DATE_EPOCH": "0",  # matplotlib's dates
+    "DIGITCNN_TRAIN": os.environ.get("DIGITCNN_TRAIN", "never"),  # as Quarto's `_environment` says
+}
 
 
 def local(*parts: str) -> Path:
@@ -47,39 +51,27 @@ def staging(document: str) -> Path:
     return local("staging", document.replace("/", "-"))
 
 
-def aside(document: str) -> Path:
-    """Where the old results lie between the two renames of an exchange."""
-    return local("aside", document.replace("/", "-"))
-
-
 def recover() -> list[str]:
     """Finish or undo what a killed process left; the documents whose results were put back."""
-    back = []
-    root = local("aside")
-    for folder in sorted(root.iterdir()) if root.is_dir() else ():
-        for document in provenance.documents():
-            if aside(document) == folder:
-                target = provenance.frozen(document)
-                if target.is_dir():  # the new results are in place; the old ones become a version
-                    keep(document, folder)
-                else:
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    folder.rename(target)
-                    back.append(document)
-        shutil.rmtree(folder, ignore_errors=True)
-    shutil.rmtree(local("staging"), ignore_errors=True)
+    back = provenance.put_back()
+    for document in provenance.documents():
+        if (old := provenance.aside(document)).is_dir():  # the new results are in place
+            keep(document, old)
+    for leftover in ("aside", "staging"):  # of chapters that are no longer there, too
+        shutil.rmtree(local(leftover), ignore_errors=True)
     return back
 
 
 def exchange(document: str, new: Path) -> None:
     """Put a folder of whole results in the place of a document's, which become a version."""
-    target, old = provenance.frozen(document), aside(document)
+    target, old = provenance.frozen(document), provenance.aside(document)
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(old, ignore_errors=True)
     old.parent.mkdir(parents=True, exist_ok=True)
-    if target.is_dir():
-        target.rename(old)
-    new.rename(target)
+    with files.lock("exchange"):  # who finds one half done waits, and then it is done or dead
+        if target.is_dir():
+            target.rename(old)
+        new.rename(target)
     if old.is_dir():
         keep(document, old)
 
@@ -125,7 +117,7 @@ def execute(document: str, config: dict) -> float:
         # What is computed and stored in the first execution is read in the second, whose record
         # then says what an execution from the store depends on, no more.
         shutil.rmtree(new, ignore_errors=True)
-        observed = offline.execute(path, new, root, config, FIRST, LAST, REPRODUCIBLE)
+        observed = offline.execute(path, new, root, config, FIRST, LAST, ENVIRONMENT)
         seen = json.loads(observed)
         if attempt == 1 and not any(_is_result(name) for name in seen["written"]):
             break
@@ -218,7 +210,6 @@ def main(arguments: list[str]) -> int:
     try:
         for document in recover():
             print(f"{document}: put back after an interruption.", file=sys.stderr)
-        provenance.enter_digests()
         known = provenance.documents()
         documents = [name.removesuffix(".qmd") for name in options.documents]
         if unknown := set(documents) - set(known):

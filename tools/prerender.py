@@ -29,7 +29,6 @@ def main() -> int:
         import execute
 
         execute.recover()
-        provenance.enter_digests()
         if not whole or files.profile() == "quick":
             return 0
         waiting = [d for d in provenance.documents() if not provenance.state(d).whole]
@@ -72,7 +71,6 @@ def without_set_up(missing: str) -> int:
 
     It does where a page's digest is not its source's.
     """
-    provenance.enter_digests()
     for document in provenance.documents():
         digest = f'"hash": "{provenance.source_digest(document)}"'
         pages = [provenance.frozen(document) / page for page in provenance.PAGES]

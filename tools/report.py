@@ -156,7 +156,8 @@ def quick(document: str = "") -> None:
     names = {"DIGITCNN_PROFILE": "quick", "DIGITCNN_ROOT": str(project), "DIGITCNN_TRAIN": ""}
     print(f"{BANNER}.")
     if document:
-        step("execute.py", project, document, **names)
+        # One thread, as in the pool: on images this few, more of them only wait for each other.
+        step("execute.py", project, document, OMP_NUM_THREADS="1", **names)
         page = target / f"{Path(document).name}.html"
         step("offline", project, "--page", document, "--output", str(page), "--banner", BANNER)
         announce("Quick page", [page], began)

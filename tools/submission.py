@@ -157,7 +157,8 @@ def submit(name: str, roll: str, stem: str, day: datetime.date, draft: bool) -> 
         report.remove(BOOK)
         PROFILE.unlink(missing_ok=True)
     say(5, "archive")
-    sources, left_out = archive.project(author, day, sum(map(archive.packed_size, packed.values())))
+    beside = sum(archive.packed_size(where, content, author) for where, content in packed.items())
+    sources, left_out = archive.project(author, day, beside)
     packed |= {f"project/{where}": content for where, content in sources.items()}
     about = {
         "who": f"{author}, {day}",

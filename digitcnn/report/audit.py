@@ -237,12 +237,6 @@ def answers(name: str, run: str | None = None) -> pd.DataFrame:
     return frame.assign(predicted=p.predicted[at], wrong=p.wrong[at])
 
 
-def unread(name: str, run: str | None = None) -> np.ndarray:
-    """Pool indices of a training's test errors that nobody has looked at."""
-    p = predictions.predict(run or name, name)
-    return np.setdiff1d(p.indices[p.wrong], readings(name)["index"].to_numpy(int))
-
-
 def compared(name: str, run: str | None = None) -> pd.DataFrame:
     """How often each code, and each computed verdict, is seen in errors and in correct images.
 
@@ -327,7 +321,9 @@ class Audited:
         errors: all of MNIST's, 200 random ones of SVHN's; `correct`: 100 random others.
         suspects: images whose label confident learning suspects.
         kappa: agreement of the readings on the digit (Cohen 1960).
-        codes: `Seen` by code.
+        codes: `Seen` by code; `undecided`: how often a picture is undecidable, likewise.
+        marked: share of the errors that are blurred or of low contrast, or another digit than the
+            label; `unmarked`: of the correct images.
     """
 
     errors: Verdicts
@@ -335,19 +331,32 @@ class Audited:
     suspects: Verdicts
     kappa: Number
     codes: dict[str, Seen]
+    undecided: Seen
+    marked: Share
+    unmarked: Share
 
 
 def audited(name: str) -> Audited:
     """The audit of a data set's first training."""
     frame = answers(name)
     wrong, suspected = frame["wrong"].to_numpy(bool), predictions.predict(name, name).indices
-    seen = compared(name).set_index("what")
+    table = compared(name).set_index("what")
+    seen = {what: Seen(*table.loc[what, ["errors", "correct", "ratio"]]) for what in table.index}
+    errors, others = frame[wrong & reason(frame, "error")], frame[~wrong & reason(frame, "correct")]
+
+    def marked(part: pd.DataFrame) -> Share:
+        poor = has(part, "blur") | has(part, "low-contrast")
+        return Share((poor | part["label_wrong"].to_numpy(bool)).sum(), len(part))
+
     return Audited(
-        errors=verdicts(frame[wrong & reason(frame, "error")]),
-        correct=verdicts(frame[~wrong & reason(frame, "correct")]),
+        errors=verdicts(errors),
+        correct=verdicts(others),
         suspects=verdicts(frame[np.isin(frame["index"], suspected[suspects(name)])]),
         kappa=Number(agreement(name).set_index("what").loc["digit", "kappa"]),
-        codes={code: Seen(*seen.loc[code, ["errors", "correct", "ratio"]]) for code in CODES},
+        codes={code: seen[code] for code in CODES},
+        undecided=seen["undecidable"],
+        marked=marked(errors),
+        unmarked=marked(others),
     )
 
 
@@ -364,7 +373,7 @@ def table() -> pd.DataFrame:
                     "pictures": f"{title}, {part.read} {pictures.get(what, what)}",
                     "the label": part.label_confirmed,
                     "another digit": part.label_wrong,
-                    "that of the network": part.as_the_network,
+                    "of these, the network's": part.as_the_network,
                     "undecidable": part.undecidable,
                     "no digit": part.no_digit,
                 }
@@ -372,10 +381,11 @@ def table() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def wrong_labels(name: str) -> np.ndarray:
-    """Positions in the test split of images of which both readings name another digit, (n,)."""
+def looked_at(name: str) -> dict[int, bool]:
+    """Whether both readings name another digit, by position in the test split."""
     frame, p = answers(name), predictions.predict(name, name)
-    return np.searchsorted(p.indices, frame.loc[frame["label_wrong"], "index"].to_numpy(int))
+    at = np.searchsorted(p.indices, frame["index"].to_numpy(int))
+    return dict(zip(at.tolist(), frame["label_wrong"].tolist(), strict=True))
 
 
 def in_cluster(name: str, code: str) -> dict[str, Share]:

@@ -242,9 +242,12 @@ class Effects:
         nothing = np.zeros_like(self.hits[()])
         return Average(stats.difference(self.hits[changes], nothing, paired=True))
 
-    def gain(self, *changes: str) -> Points:
-        """Change of the macro recall by one control or two, with its interval, paired by image."""
-        return Points(stats.difference(self.hits[changes], self.hits[()], paired=True))
+    def gain(self, *changes: str, over: Changes = ()) -> Points:
+        """Change of the macro recall by one control or two, with its interval, paired by image.
+
+        From the pictures as they are, or from those with the changes `over`.
+        """
+        return Points(stats.difference(self.hits[changes], self.hits[over], paired=True))
 
     def best(self, size: int) -> Changes:
         """The control, or the two, that gain most."""

@@ -1,7 +1,7 @@
 """Transfer: each model on the other data set, and what accounts for the gap.
 
 A control changes the test images (`digitcnn.report.controls`) or the training (`runs.TRANSFER`).
-Judged by macro recall, of which whoever gives one answer to all has 10 %.
+Judged by macro recall, which is 10 % for a classifier that gives one answer to all.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..predictions import Answers, answered
 from ..sources import NAMES, TITLES
 from . import controls, evaluation
 from .representation import OTHER
-from .values import Average, Count, Number, Points, Share, Spread, Text
+from .values import Average, Count, Number, Points, Share, Spread
 
 MEASURES = ("accuracy", "precision", "recall")
 
@@ -57,8 +57,9 @@ class Crossed:
 
 
 def scores(found: Answers) -> dict[str, float]:
-    """Accuracy and macro averages of answers, see `stats.macro`."""
-    return stats.macro(found.labels, found.predicted)
+    """Accuracy and macro averages of answers, see `stats.macro`, and the share of answers '1'."""
+    ones = float((found.predicted == 1).mean())
+    return stats.macro(found.labels, found.predicted) | {"ones": ones}
 
 
 def crossed(model: str, name: str) -> Crossed:
@@ -131,14 +132,18 @@ class Trained:
     Attributes:
         own: accuracy on MNIST.
         accuracy, recall: on SVHN, the latter as macro average.
+        ones: share of SVHN's images that are answered '1'.
         gain: of the recall on SVHN over ``plain``, paired by seed (Student's t); nan for itself.
-        beyond: whether that is beyond chance, after Holm's correction.
+        own_gain: of the accuracy on MNIST, likewise.
+        beyond: whether the gain is beyond chance, after Holm's correction.
     """
 
     own: Spread
     accuracy: Spread
     recall: Spread
+    ones: Spread
     gain: Points
+    own_gain: Points
     beyond: bool
 
 
@@ -157,27 +162,35 @@ def trained() -> dict[str, Trained]:
     def values(setting: str, name: str, measure: str) -> Spread:
         return Spread(score[measure] for score in found[setting, name])
 
-    plain = values("plain", "svhn", "recall").values
-    gains = {
-        setting: stats.difference(values(setting, "svhn", "recall").values, plain, paired=True)
-        for setting in runs.TRANSFER
-    }
+    def gained(setting: str, name: str, measure: str) -> stats.Difference:
+        own, plain = (values(each, name, measure).values for each in (setting, "plain"))
+        return stats.difference(own, plain, paired=True)
+
+    gains = {setting: gained(setting, "svhn", "recall") for setting in runs.TRANSFER}
     others = [setting for setting in runs.TRANSFER if setting != "plain"]
     beyond = dict(zip(others, stats.beyond_chance([gains[s].p for s in others]), strict=True))
     return {
         setting: Trained(
             values(setting, "mnist", "accuracy"), values(setting, "svhn", "accuracy"),
-            values(setting, "svhn", "recall"), Points(gains[setting]),
-            bool(beyond.get(setting, False)),
+            values(setting, "svhn", "recall"), values(setting, "svhn", "ones"),
+            Points(gains[setting]),
+            Points(gained(setting, "mnist", "accuracy")), bool(beyond.get(setting, False)),
         )
         for setting in runs.TRANSFER
     }  # fmt: skip
 
 
-def best_alone() -> Text:
+def best_alone() -> str:
     """The setting of a single property that adds most to the macro recall on SVHN."""
     found = trained()
-    return Text(max((s for s in found if len(runs.TRANSFER[s]) == 1), key=lambda s: found[s].gain))
+    return max((s for s in found if len(runs.TRANSFER[s]) == 1), key=lambda s: found[s].gain)
+
+
+def over(setting: str, other: str) -> Points:
+    """Macro recall on SVHN of one setting less that of another, paired by seed."""
+    found = trained()
+    own, others = (found[each].recall.values for each in (setting, other))
+    return Points(stats.difference(own, others, paired=True))
 
 
 def trained_table() -> pd.DataFrame:
@@ -187,9 +200,11 @@ def trained_table() -> pd.DataFrame:
             "trained on MNIST": setting,
             "accuracy on MNIST": found.own,
             "accuracy on SVHN": found.accuracy,
+            "answered '1'": found.ones,
             "macro recall on SVHN": found.recall,
-            "change of recall": found.gain.signed_full if setting != "plain" else "",
-            "beyond chance": ("yes" if found.beyond else "no") if setting != "plain" else "",
+            "change of recall": f"{found.gain.signed_full}{'†' * found.beyond}"
+            if setting != "plain"
+            else "",
         }
         for setting, found in trained().items()
     ]
@@ -227,10 +242,9 @@ class Gap:
         """The share that the best two changes of the pictures close."""
         return Average(self.parts[1][1:4])
 
-    @property
-    def training(self) -> Average:
-        """The share that training with all properties closes."""
-        return Average(self.parts[-1][1:4])
+    def training(self, setting: str = "all") -> Average:
+        """The share that training with a setting of `runs.TRANSFER` closes."""
+        return next(Average(p[1:4]) for p in self.parts if p.name == f"training: {setting}")
 
     @property
     def left(self) -> Average:

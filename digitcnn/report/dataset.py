@@ -69,6 +69,11 @@ def pixels(name: str) -> dict[str, np.ndarray]:
     }
 
 
+def tied(name: str) -> Number:
+    """Correlation of an image's mean grey value with its contrast, over those drawn."""
+    return Number(np.corrcoef(pixels(name)["drawn"].T.astype(float))[0, 1])
+
+
 @store.stored(lambda name: f"dataset/copies-{name}", _whole)
 def copies(name: str) -> dict[str, np.ndarray]:
     """Exact copies (equal in every value) in the pool and across the boundaries of the splits.
@@ -124,19 +129,6 @@ def counts_table() -> pd.DataFrame:
     both = {title: class_counts(name) for name, title in TITLES.items()}
     frame = pd.concat(both, axis=1)
     return frame.set_axis([f"{title} {split}" for title, split in frame.columns], axis=1)
-
-
-def copies_table() -> pd.DataFrame:
-    """`copies` of both data sets, as shown."""
-    rows = {}
-    for name, title in TITLES.items():
-        found = facts(name)
-        rows[title] = {
-            "copies in the pool": int(found.twins),
-            "held-out with a copy in training": int(found.leaks),
-            "different labels": int(found.conflicting),
-        }
-    return pd.DataFrame(rows).T.rename_axis("data set")
 
 
 def channels() -> pd.DataFrame:

@@ -11,13 +11,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from .. import division, predictions, runs, stats, store
-from ..stats import Comparison, Estimate
+from .. import predictions, runs, stats
+from ..stats import Estimate
 from . import attributes
-from .origin_errors import Group, errors, group
+from .origin_errors import errors
 from .values import Average, Ratio, Share
-
-PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)  # inverse strengths of the probe's penalty that are tried
 
 
 class Gap(NamedTuple):
@@ -31,9 +29,6 @@ class Gap(NamedTuple):
             MNIST's are: direct standardisation.
         accounted: share of the gap that this takes away.
         alike: share of the SVHN images that have a combination that at least one MNIST image has.
-        covered: share of the MNIST images that have one that an SVHN image has; standardised over
-            these.
-        each: ``accounted`` by seed, for the seeds of which both runs are trained.
     """
 
     mnist: Estimate
@@ -41,8 +36,6 @@ class Gap(NamedTuple):
     standardised: Estimate
     accounted: Average
     alike: Share
-    covered: float
-    each: dict[int, float]
 
 
 def gap(chosen: tuple[str, ...] = tuple(attributes.ATTRIBUTES)) -> Gap:
@@ -74,17 +67,10 @@ def gap(chosen: tuple[str, ...] = tuple(attributes.ATTRIBUTES)) -> Gap:
     drawn = rates({n: stats.resampled(each) for n, each in counts.items()})
     values = [stats.percentiles(v, d) for v, d in zip(rates(counts), drawn, strict=True)]
     present = {n: np.bincount(strata[n], minlength=cells) > 0 for n in runs.DATA}
-    seeds = {n: {runs.get(run).seed: wrong[n][run] for run in runs.trainings(n)} for n in runs.DATA}
     return Gap(
         *values[:3],
         Average(values[3]),
         Share(present["mnist"][strata["svhn"]].sum(), len(strata["svhn"])),
-        float(present["svhn"][strata["mnist"]].mean()),
-        {
-            seed: float(rates({n: counted(n, [seeds[n][seed]]) for n in runs.DATA})[-1])
-            for seed in seeds["mnist"]
-            if seed in seeds["svhn"]
-        },
     )
 
 
@@ -97,6 +83,7 @@ def table() -> pd.DataFrame:
             "in MNIST": Average(found["mnist"].loc[attribute, "among_all"]),
             "in SVHN": Average(row["among_all"]),
             "in SVHN's errors": Average(row["among_errors"]),
+            "in what it reads correctly": Average(row["among_correct"]),
             "ratio": Ratio(row["ratio"]).at(1),
         }
         for attribute, row in found["svhn"].iterrows()
@@ -108,66 +95,3 @@ def associations(name: str, split: str = "test") -> pd.DataFrame:
     """`attributes.table` of the errors of a data set's first main run on its own split."""
     wrong = predictions.predict(runs.MAIN[name].id, name, split).wrong
     return attributes.table(attributes.of_images(name, split), wrong)
-
-
-# What the features say
-
-
-@store.stored(
-    lambda run: f"difficulty/probe-{run}",
-    lambda run: [
-        store.weights(run),
-        *(store.images(runs.get(run).data, split) for split in ("validation", "test")),
-    ],
-)
-def probe_answers(run: str) -> dict[str, np.ndarray]:
-    """What a linear probe of a run's features answers on its test split: ``answer`` uint8 (N,).
-
-    Multinomial logistic regression on the standardised features (Alain and Bengio 2016, arXiv
-    1610.01644), fitted on the validation images, which the features were not learned from, with
-    the inverse ``strength`` of its penalty chosen from `PENALTIES` by cross-validation there.
-    """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import GridSearchCV
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    from .. import inference
-
-    name = runs.get(run).data
-    learned = inference.features(run, name, "validation")["features"]
-    scaled = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-    strengths = {"logisticregression__C": PENALTIES}
-    probe = GridSearchCV(scaled, strengths, scoring="neg_log_loss", cv=5)
-    probe.fit(learned, division.labels(name).labels[division.split_indices(name)["validation"]])
-    answer = probe.predict(inference.features(run, name, "test")["features"])
-    return {"answer": answer.astype(np.uint8), "strength": [*probe.best_params_.values()]}
-
-
-class Probe(NamedTuple):
-    """A linear probe of the features against the network's own output layer, on the test split.
-
-    Attributes:
-        own, probe: errors.
-        comparison: own before, the probe after.
-        regained: share of the own errors that the probe reads rightly: those that the features
-            still tell apart for a reader of their own.
-    """
-
-    own: Group
-    probe: Group
-    comparison: Comparison
-    regained: Estimate
-
-
-def probe(run: str) -> Probe:
-    """What a linear probe reads from a main run's features on its own test split."""
-    found = predictions.predict(run, runs.get(run).data)
-    probed = probe_answers(run)["answer"] != found.labels
-    regained = (found.wrong & ~probed).sum()
-    return Probe(
-        group(found.wrong),
-        group(probed),
-        stats.mcnemar(found.wrong, probed),
-        stats.proportion(regained, found.wrong.sum()),
-    )

@@ -18,7 +18,7 @@ from .. import predictions, results, runs, stats, store
 from ..predictions import Answers, Predictions, softmax
 from ..sources import TITLES
 from ..stats import Estimate, percentiles, proportion
-from .values import Average, Count, Number, Points, Ratio, Share, Spread, Text
+from .values import Average, Count, Number, Points, Ratio, Share, Spread, Text, fixed
 
 BINS = 15  # of equal width, as in Guo et al. 2017
 DIGITS = np.arange(10)
@@ -117,9 +117,9 @@ def summary() -> pd.DataFrame:
             f"test accuracy, {every}": found.accuracy,
             "test accuracy, seed 42": found.test.accuracy.full,
             "errors of test images, seed 42": Text(f"{found.test.errors} of {found.test.images}"),
-            "macro precision": found.test.precision.full,
-            "macro recall": found.test.recall.full,
-            "macro F1": found.test.f1.full,
+            "macro precision, seed 42": found.test.precision.full,
+            "macro recall, seed 42": found.test.recall.full,
+            "macro F1, seed 42": found.test.f1.full,
             f"validation accuracy, {every}": found.validation_accuracy,
         }
     return pd.DataFrame(columns, dtype=object).rename_axis("measure")
@@ -128,13 +128,18 @@ def summary() -> pd.DataFrame:
 # Classes and confusions ---------------------------------------------------------------------------
 
 
+MEASURES = ("precision", "recall", "F1")
+
+
 @dataclass(frozen=True)
 class Classes:
     """The classes of a model's test split.
 
     Attributes:
-        table: a row a class, lowest F1 first, as shown.
+        table: precision, recall and F1 in per cent by class, and what it is most often taken for
+            (how many times), as shown; `taken`: that class by class.
         f1: `Estimate` by class, lowest first.
+        lowest: the lowest precision or recall of any class.
         worst, best: classes by F1; `worst_f1` and `best_f1` theirs.
         drawn_to: the class with the largest surplus of false answers over misses;
             `falsely` and `missed` are its counts, `p` that of the exact test that both are equally
@@ -143,6 +148,7 @@ class Classes:
 
     table: pd.DataFrame
     f1: dict[int, Estimate]
+    lowest: float
     worst: int
     best: int
     worst_f1: Average
@@ -150,46 +156,45 @@ class Classes:
     drawn_to: int
     falsely: Count
     missed: Count
-    p: float
+    p: Number
+    taken: dict[int, int]
 
 
 def classes(name: str) -> Classes:
     """Precision, recall and F1 of each class on test, with 95 % intervals."""
     p = predictions.predict(name, name)
     counts = confusion(p)
-    _, _, f1, support = metrics.precision_recall_fscore_support(
+    *shown, support = metrics.precision_recall_fscore_support(
         p.labels, p.predicted, labels=DIGITS, zero_division=0
     )
+    table = pd.DataFrame(
+        {k: [fixed(100 * v, 1) for v in each] for k, each in zip(MEASURES, shown, strict=True)},
+        index=pd.Index(DIGITS, name="class"),
+    )
+    astray = counts - np.diag(counts.diagonal())
+    taken = {digit: int(row.argmax()) for digit, row in enumerate(astray) if row.any()}
+    times = astray.max(axis=1)
+    table["taken for"] = [f"{taken[d]} ({times[d]})" if d in taken else "" for d in table.index]
     drawn = stats.class_scores(stats.resampled(counts))["f1"]
     hits, answers = counts.diagonal(), counts.sum(0)
-    f1 = {digit: percentiles(f1[digit], drawn[:, digit]) for digit in DIGITS.tolist()}
+    f1 = {digit: percentiles(shown[2][digit], drawn[:, digit]) for digit in DIGITS.tolist()}
     order = sorted(f1, key=lambda digit: f1[digit].value)
-    rows = [
-        {
-            "class": digit,
-            "images": Count(support[digit]),
-            "precision": Share(hits[digit], answers[digit]).at(1),
-            "recall": Share(hits[digit], support[digit]).at(1),
-            "F1": Average(f1[digit]).at(1),
-        }
-        for digit in order
-    ]
     falsely, missed = answers - hits, support - hits
     p_values = stats.holm(
         [stats.even(int(a), int(b)) for a, b in zip(falsely, missed, strict=True)]
     )
     top = int(np.argmax(falsely - missed))
     return Classes(
-        pd.DataFrame(rows), {digit: f1[digit] for digit in order},
+        table, {digit: f1[digit] for digit in order}, float(np.min(shown[:2])),
         order[0], order[-1], Average(f1[order[0]]), Average(f1[order[-1]]),
-        top, Count(falsely[top]), Count(missed[top]), float(p_values[top]),
+        top, Count(falsely[top]), Count(missed[top]), Number(p_values[top]), taken,
     )  # fmt: skip
 
 
 def classes_table() -> pd.DataFrame:
-    """`classes` of both data sets, one below the other."""
-    parts = [classes(name).table.assign(data=title) for name, title in TITLES.items()]
-    return pd.concat(parts)[["data", *parts[0].columns.drop("data")]]
+    """`classes` of both data sets side by side."""
+    parts = [classes(name).table.add_prefix(f"{title} ") for name, title in TITLES.items()]
+    return pd.concat(parts, axis=1)
 
 
 class Pair(NamedTuple):
@@ -207,6 +212,19 @@ def most_confused(p: Predictions, count: int) -> list[Pair]:
     order = np.argsort(-counts, axis=None, kind="stable")[:count]
     cells = [np.unravel_index(cell, counts.shape) for cell in order]
     return [Pair(int(t), int(a), Count(counts[t, a])) for t, a in cells if counts[t, a]]
+
+
+class Kinds(NamedTuple):
+    """How a model's test errors spread: pairs of classes that occur, share of the first four."""
+
+    filled: Count
+    top: Share
+
+
+def kinds(name: str) -> Kinds:
+    """The pairs of classes that a data set's first training confuses on test."""
+    counts = [pair.count for pair in most_confused(predictions.predict(name, name), 90)]
+    return Kinds(Count(len(counts)), Share(sum(counts[:4]), sum(counts)))
 
 
 # Pictures -----------------------------------------------------------------------------------------
@@ -331,6 +349,7 @@ class Calibration:
         before, after: expected calibration error of the test split, in points.
         unsure: share right among the scaled test answers with a confidence of 0.6 to 0.9;
             `claimed` is their mean confidence.
+        right, wrong: median confidence of the scaled test answers that are so.
     """
 
     temperature: Number
@@ -340,6 +359,8 @@ class Calibration:
     after: Points
     unsure: Share
     claimed: Average
+    right: Average
+    wrong: Average
 
 
 def calibrated(validation: Predictions, test: Predictions) -> Calibration:
@@ -350,10 +371,15 @@ def calibrated(validation: Predictions, test: Predictions) -> Calibration:
     confidence = scaled.max(1)
     some = (confidence >= 0.6) & (confidence < 0.9)
     claimed = float(confidence[some].mean()) if some.any() else float("nan")
+    right, wrong = (
+        float(np.median(confidence[kind])) if kind.any() else float("nan")
+        for kind in (~test.wrong, test.wrong)
+    )
     return Calibration(
         Number(temperature), softmax(validation.logits, temperature), scaled,
         Points((before, before, before)), Points((after, after, after)),
-        Share((~test.wrong[some]).sum(), some.sum()), Average((claimed, claimed, claimed)),
+        Share((~test.wrong[some]).sum(), some.sum()),
+        *(Average((value,) * 3, most=1) for value in (claimed, right, wrong)),
     )  # fmt: skip
 
 

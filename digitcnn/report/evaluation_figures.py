@@ -16,13 +16,15 @@ from .values import UNIT
 SIDE, ABOVE, BESIDE = 32, 9, 3  # pixels: of an image, of the line above it, between two
 
 
-def gallery(rows: list[Shown], marked: np.ndarray | None = None, columns: int = 10) -> Figure:
+def gallery(
+    rows: list[Shown], looked_at: dict[int, bool] | None = None, columns: int = 10
+) -> Figure:
     """Rows of images, each with a heading on its left and a short line above every image.
 
     Args:
-        marked: positions whose images get a dot.
+        looked_at: positions whose images get a mark: a dot where true, else a ring.
     """
-    marked = set() if marked is None else set(np.asarray(marked).tolist())
+    looked_at = looked_at or {}
     rows = rows or [Shown("none", np.zeros((0, 3, 32, 32), np.uint8), [], np.zeros(0, int))]
     across, down = columns * (SIDE + BESIDE), len(rows) * (SIDE + ABOVE)
     margin = 40
@@ -39,8 +41,10 @@ def gallery(rows: list[Shown], marked: np.ndarray | None = None, columns: int = 
             left = place * (SIDE + BESIDE)
             sheet[top : top + SIDE, left : left + SIDE] = image.transpose(1, 2, 0)
             axis.text(left + SIDE / 2, top - 1.5, line, ha="center", fontsize=SIZE - 1.5)
-            if position in marked:
-                axis.plot(left + SIDE - 2, top - 4, "o", color=WRONG, markersize=2.5)
+            if position in looked_at:
+                inside = WRONG if looked_at[position] else "none"
+                axis.plot(left + SIDE - 2, top - 4, "o", color=WRONG, markersize=2.5,
+                          markerfacecolor=inside, markeredgewidth=0.6)  # fmt: skip
     axis.imshow(sheet, interpolation="nearest", aspect="equal")
     axis.set(xlim=(-margin - 1, across), ylim=(down, 0))
     axis.set_axis_off()
@@ -48,7 +52,7 @@ def gallery(rows: list[Shown], marked: np.ndarray | None = None, columns: int = 
 
 
 def confusion_matrices(counts: dict[str, np.ndarray]) -> Figure:
-    """The errors of each confusion, a panel a data set; what is right is left out.
+    """The errors of each confusion, a panel a data set; what is right is grey, on the diagonal.
 
     Args:
         counts: data set name to int (10, 10), rows true classes and columns answered ones.
@@ -60,7 +64,8 @@ def confusion_matrices(counts: dict[str, np.ndarray]) -> Figure:
         for row, column in np.argwhere(errors):
             axis.text(column, row, errors[row, column], ha="center", va="center", fontsize=6.5)
         for digit in range(10):
-            axis.text(digit, digit, "·", ha="center", va="center", color="0.6")
+            axis.text(digit, digit, f"{matrix[digit, digit]:,}", ha="center", va="center",
+                      color="0.4", fontsize=5.2)  # fmt: skip
         axis.set_title(TITLES[name], color=DATA_COLOUR[name])
         axis.set(xlabel="answered", xticks=range(10), yticks=range(10))
         axis.tick_params(length=0)

@@ -45,7 +45,8 @@ class Model:
         train, validation, test: see `Final`; training values are running averages over the
             augmented images of the last epoch.
         averaged: steps that the moving average of the weights reaches back, roughly.
-        late: accuracy on validation gained after the tenth epoch, in points.
+        late: accuracy on validation gained after the tenth epoch, in points; `short`: that by
+            which the last epoch falls short of the best.
         lowest: the lowest validation loss in nats, that of epoch `lowest_at`.
         floor: cross-entropy in nats of who does exactly what label smoothing asks for.
     """
@@ -55,6 +56,7 @@ class Model:
     epochs: Count
     averaged: Count
     late: Points
+    short: Points
     lowest: Number
     lowest_at: Count
     floor: Number
@@ -81,11 +83,13 @@ def model(name: str) -> Model:
     observe.note("trainings", [name, list(final["test"].accuracy.values)])
     held_out = results.history(name)["validation"]
     late = held_out["accuracy"].iloc[-1] - held_out["accuracy"].iloc[:10].iloc[-1]
+    short = held_out["accuracy"].max() - held_out["accuracy"].iloc[-1]
     lowest = held_out.loc[held_out["loss"].idxmin()]
     return Model(
         TITLES[name], Count(results.record(name)["parameters"]), Count(run.epochs),
         Count(round(1 / (1 - run.ema_decay))),
-        Points((late, math.nan, math.nan)), Number(lowest["loss"], 3), Count(lowest["epoch"]),
+        *(Points((value, math.nan, math.nan)) for value in (late, short)),
+        Number(lowest["loss"], 3), Count(lowest["epoch"]),
         Number(-math.log(1 - 0.9 * run.label_smoothing), 3), **final,
     )  # fmt: skip
 
@@ -137,6 +141,7 @@ def metrics_files() -> Markdown:
 
 FAILED = 0.5  # a run that reads fewer than half of the validation images has not trained
 GROUPS = {"optimizer": "optimiser, rate", "batch-size": "batch size"}  # others as they are named
+NORMALISATION = "normalisation"
 NAMES = {
     "sgd": "SGD", "adam": "Adam", "rmsprop": "RMSprop", "leaky-relu": "leaky ReLU",
     "gelu": "GELU", "no-shortcuts": "no shortcuts", "global-average": "global average",
@@ -145,6 +150,20 @@ NAMES = {
     "no-augmentation": "no augmentation", "no-batch-norm": "no batch norm at",
     "resolutions": "16, 24, 32 pixels", "width": "width ×",
 }  # fmt: skip
+
+
+def families() -> dict[str, list[str]]:
+    """The settings of `runs.EXPERIMENTS` whose seeds' spread is pooled, by name.
+
+    Those of an experiment, but batch normalisation is one of its own: without it seeds scatter so
+    much more widely that the spread of the other architectures would not be seen.
+    """
+    found: dict[str, list[str]] = {}
+    for group, members in runs.EXPERIMENTS.items():
+        for setting in members:
+            name = NORMALISATION if setting.startswith("no-batch-norm") else group
+            found.setdefault(name, []).append(setting)
+    return found
 
 
 def label(setting: str) -> str:
@@ -160,7 +179,7 @@ class Setting:
     """A setting of an experiment on a data set, judged on the validation split.
 
     Attributes:
-        group: of `runs.EXPERIMENTS`; empty for the recipe.
+        group: of `families`; empty for the recipe.
         accuracy: of all seeds, also of those that did not train.
         failed: number of seeds that did not train (`FAILED`, or the loss left the numbers).
         difference: accuracy less the recipe's, in points, with the interval and p of
@@ -192,9 +211,8 @@ class Tried:
     Attributes:
         settings: by name; first the recipe.
         images, epochs: of each training.
-        compared: number of settings beside the recipe; `gains` and `losses`: of those that are
-            better and worse beyond chance, and `above` and `below` their labels.
-        failed: labels of those in which a seed did not train.
+        compared: number of settings beside the recipe; `above`: labels of those that are better
+            beyond chance.
         edges: labels of the best of each grid that lie at an edge of it.
     """
 
@@ -202,11 +220,7 @@ class Tried:
     images: Count
     epochs: Count
     compared: Count
-    gains: Count
-    losses: Count
     above: Text
-    below: Text
-    failed: Text
     edges: Text
 
     @property
@@ -234,7 +248,7 @@ def tried(name: str) -> Tried:
     recipe, lost = _accuracies(name, "recipe")
     nothing, unknown = Points((0, math.nan, math.nan)), [math.nan] * 4
     settings = {"recipe": Setting("", "recipe", Spread(recipe), Count(lost), nothing, False)}
-    for group, members in runs.EXPERIMENTS.items():
+    for group, members in families().items():
         found = {setting: _accuracies(name, setting) for setting in members}
         whole = {setting: values for setting, (values, failed) in found.items() if not failed}
         against = {} if lost else stats.pooled_differences(whole, recipe)
@@ -246,12 +260,10 @@ def tried(name: str) -> Tried:
             )  # fmt: skip
     rivals = [one for one in settings.values() if one.group]
     above = [one.label for one in rivals if one.beyond and one.difference > 0]
-    below = [one.label for one in rivals if one.beyond and one.difference < 0]
     run = runs.get(runs.experiment(name).id)
     return Tried(
         settings, Count(run.train_size), Count(run.epochs),
-        Count(len(rivals)), Count(len(above)), Count(len(below)), listed(above), listed(below),
-        listed(one.label for one in rivals if one.failed), listed(edges(settings)),
+        Count(len(rivals)), listed(above), listed(edges(settings)),
     )  # fmt: skip
 
 
@@ -277,7 +289,7 @@ def table() -> pd.DataFrame:
     """All settings against the recipe, a column a data set, as shown."""
     found = {title: tried(name) for name, title in TITLES.items()}
     rows = [("", "recipe", *(each.recipe.accuracy for each in found.values()))]
-    for group, members in runs.EXPERIMENTS.items():
+    for group, members in families().items():
         for number, setting in enumerate(members):
             kind = GROUPS.get(group, group) if not number else ""
             cells = [each.settings[setting] for each in found.values()]

@@ -9,14 +9,15 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 from ..sources import TITLES
-from .experiments import GROUPS, Setting, Tried
+from .experiments import GROUPS, NORMALISATION, Setting, Tried
 from .network import Stage
 from .style import DATA_COLOUR, SIZE, SPLIT_COLOUR, SPLIT_LINE, WIDTH, WRONG
 
 LAYER_COLOUR = {
     "conv 3 × 3": "0.78", "linear": "0.78", "max-pool": "0.88", "softmax": "0.88", "flatten": "0.88"
 }  # fmt: skip
-ACCURACIES = (50, 60, 70, 80, 85, 90, 93, 95, 96, 97, 98, 98.5, 99, 99.3, 99.5)  # ticks, per cent
+ACCURACIES = (50, 60, 70, 80, 85, 88, 90, 91, 92, 93, 94, 95, 96, 97, 98, 98.5, 98.8, 99, 99.1,
+              99.2, 99.3, 99.4, 99.5)  # ticks, per cent  # fmt: skip
 
 
 def architecture(stages: list[Stage]) -> Figure:
@@ -30,7 +31,7 @@ def architecture(stages: list[Stage]) -> Figure:
     step, tallest, small = 0.42, max(len(stage.layers) for stage in stages), SIZE - 1.5
     below = -0.45 - step * tallest
     for x, (name, layers, shape, count) in enumerate(stages):
-        high = 1.5 * (shape[1] if len(shape) == 3 else 1) / 32
+        high = max(1.5 * (shape[1] if len(shape) == 3 else 1) / 32, 0.1)  # else a hair line
         wide = 0.09 + 0.055 * np.sqrt(shape[0])
         axis.add_patch(plt.Rectangle((x - wide / 2, 0.85 - high / 2), wide, high, fc="0.35"))
         axis.text(x, 1.95, name, ha="center", va="top", weight="bold", fontsize=SIZE - 1)
@@ -97,51 +98,66 @@ def _from_second(axis: plt.Axes, lines: list[pd.Series]) -> None:
 
 
 def experiments(found: dict[str, Tried]) -> Figure:
-    """Validation accuracy of every setting and seed, a panel a data set, on an axis of errors.
+    """Validation accuracy of every setting and seed, a column a data set, on an axis of errors.
 
     A dot is a seed, a bar the mean of those that trained, a cross a seed that did not. The recipe
-    and a line at its mean have the data set's colour; black is what differs beyond chance.
+    and a line at its mean have the data set's colour; black is what differs beyond chance. Without
+    batch normalisation so much is lost that these settings have axes of their own, below.
     """
-    rows: dict[str, str] = {}  # what stands beside each row, by setting or group
-    for name, one in next(iter(found.values())).settings.items():
+    settings = next(iter(found.values())).settings
+    bands: list[dict[str, str]] = [{}, {}]  # what stands beside each row, by setting or group
+    for name, one in settings.items():
+        rows = bands[one.group == NORMALISATION]
         if one.group:
             rows.setdefault(f"group {one.group}", GROUPS.get(one.group, one.group))
         rows[name] = one.label
-    place = {name: row for row, name in enumerate(rows)}
-    size = (WIDTH, 0.6 + 0.158 * len(rows))
-    figure, axes = plt.subplots(1, len(found), figsize=size, sharey=True)
-    for axis, (data, tried) in zip(axes, found.items(), strict=True):
-        colour = DATA_COLOUR[data]
-        every = [_error_axis(v) for one in tried.settings.values() for v in _trained(one)]
-        low, high = min(every, default=0), max(every, default=1)
-        room = max(high - low, 0.2)
-        edge = low - 0.08 * room  # left of it are the seeds that did not train
-        for name, one in tried.settings.items():
-            shade = colour if name == "recipe" else "0" if one.beyond else "0.6"
-            values = _trained(one)
-            axis.plot([_error_axis(v) for v in values], [place[name]] * len(values), "o",
-                      color=shade, ms=2.8, mew=0)  # fmt: skip
-            if values:
-                axis.plot(_error_axis(np.mean(values)), place[name], "|", color=shade, ms=8, mew=1)
-            crosses = edge - room * (0.04 + 0.06 * np.arange(one.failed))
-            axis.plot(crosses, [place[name]] * one.failed, "x", color=WRONG, ms=3, mew=0.9)
-        if not tried.recipe.failed:
-            axis.axvline(_error_axis(tried.recipe.accuracy), color=colour, lw=0.6, zorder=0)
-        axis.axvline(edge, color="0.8", lw=0.6)
-        ticks: dict[float, str] = {}
-        for tick in ACCURACIES:
-            at = _error_axis(tick / 100)
-            if low <= at <= high and at - max(ticks, default=-9) > room / 7:
-                ticks[at] = f"{tick:g}"
-        axis.set_xticks(list(ticks), list(ticks.values()))
-        axis.set(xlim=(edge - 0.2 * room, high + 0.04 * room), xlabel="validation accuracy (%)")
-        axis.set_title(TITLES[data], color=colour)
-        axis.tick_params(axis="y", length=0)
-    axes[0].set_yticks(list(place.values()), list(rows.values()))
-    for text, name in zip(axes[0].get_yticklabels(), rows, strict=True):
-        text.set_weight("bold" if name == "recipe" or name.startswith("group ") else "normal")
-    axes[0].set_ylim(len(rows) - 0.4, -0.6)
+    figure, axes = plt.subplots(
+        2, len(found), figsize=(WIDTH, 1.1 + 0.158 * sum(map(len, bands))), sharey="row",
+        height_ratios=[len(rows) for rows in bands], squeeze=False,
+    )  # fmt: skip
+    for row, (band, rows) in zip(axes, enumerate(bands), strict=True):
+        for axis, (data, tried) in zip(row, found.items(), strict=True):
+            _settings(axis, tried, list(rows), DATA_COLOUR[data])
+            axis.set_title("" if band else TITLES[data], color=DATA_COLOUR[data])
+            axis.set_xlabel("validation accuracy (%)" if band else "")
+        row[0].set_yticks(range(len(rows)), list(rows.values()))
+        for text, name in zip(row[0].get_yticklabels(), rows, strict=True):
+            bold = name == "recipe" or name.startswith("group ")
+            text.set_weight("bold" if bold else "normal")
+        row[0].set_ylim(len(rows) - 0.4, -0.6)
     return figure
+
+
+def _settings(axis: plt.Axes, tried: Tried, rows: list[str], colour: str) -> None:
+    """The settings among `rows`, each in its row."""
+    shown = {name: one for name, one in tried.settings.items() if name in rows}
+    every = [_error_axis(v) for one in shown.values() for v in _trained(one)]
+    low, high = min(every, default=0), max(every, default=1)
+    room = max(high - low, 0.2)
+    edge = low - 0.08 * room  # left of it are the seeds that did not train
+    for name, one in shown.items():
+        shade = colour if name == "recipe" else "0" if one.beyond else "0.6"
+        values, place = _trained(one), rows.index(name)
+        at = [_error_axis(v) for v in values]
+        axis.plot(at, [place] * len(values), "o", color=shade, ms=2.8, mew=0)
+        if values:
+            axis.plot(_error_axis(np.mean(values)), place, "|", color=shade, ms=8, mew=1)
+        crosses = edge - room * (0.04 + 0.06 * np.arange(one.failed))
+        axis.plot(crosses, [place] * one.failed, "x", color=WRONG, ms=3, mew=0.9)
+    if not tried.recipe.failed and "recipe" in rows:
+        axis.axvline(_error_axis(tried.recipe.accuracy), color=colour, lw=0.6, zorder=0)
+    failed = any(one.failed for one in shown.values())
+    if failed:
+        axis.axvline(edge, color="0.8", lw=0.6)
+    ticks: dict[float, str] = {}
+    for tick in ACCURACIES:
+        at = _error_axis(tick / 100)
+        if low <= at <= high and at - max(ticks, default=-9) > room / 7:
+            ticks[at] = f"{tick:g}"
+    axis.set_xticks(list(ticks), list(ticks.values()))
+    left = edge - 0.2 * room if failed else edge
+    axis.set_xlim(left, high + 0.04 * room)
+    axis.tick_params(axis="y", length=0)
 
 
 def _trained(one: Setting) -> list[float]:

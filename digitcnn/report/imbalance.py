@@ -1,29 +1,23 @@
 """Imbalance: what networks trained on two unequally frequent digits do; draws nothing.
 
-The runs are those of `runs.CASES` and `runs.CONTROLS`. What each answered is kept with the run;
-features need weights, which the pictured runs alone have (`runs.is_pictured`). What is chosen is
-chosen on the validation split; the test splits only report.
+The runs are those of `runs.CASES` and `runs.CONTROLS`; what each answered is kept with the run.
+What is chosen is chosen on the validation split; the test splits only report.
 """
 
 from __future__ import annotations
 
 import itertools
-import warnings
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from sklearn import metrics
 
-from .. import results, runs, stats, store
+from .. import results, runs, stats
 from ..predictions import Answers, answered
 from ..runs import CASES, CONTROLS, PAIR, RunConfig
 from ..sources import NAMES, TITLES
-from .values import Count, Number, Points, Spread, Text
-
-if TYPE_CHECKING:
-    from ..data import Split
+from .values import Count, Number, Points, Share, Spread, Text
 
 OWN = {name: name for name in NAMES}
 OTHER = dict(zip(NAMES, reversed(NAMES), strict=True))
@@ -47,11 +41,23 @@ CHANGES = {
     "case2_prior": ("case2", "case2-prior", "case 2, prior threshold"),
     "case2_validation": ("case2", "case2-validation", "case 2, validation threshold"),
 }
+IN_ORDER = ("weighted", "oversampled", "few", "balanced", "many")
+# By how many images of 1 there are, in words.
+ORDER = {
+    "few": "50 + 50",
+    "case1": "50 + 1,000 (case 1)",
+    "case1_weighted": "the same, weighted loss",
+    "case1_oversampled": "the same, oversampling",
+    "balanced": "525 + 525",
+    "case2": "500 + 1,000 (case 2)",
+    "many": "1,000 + 1,000",
+    "case3_short": "all, as few steps",
+    "case3": "all (case 3)",
+}
 AGAINST = {
     f"{one}_{two}": (f"case1-{two}", f"case1-{one}", f"{MITIGATIONS[one]} over {MITIGATIONS[two]}")
     for one, two in itertools.combinations(MITIGATIONS, 2)
 }
-SHOWN, NEIGHBOURS = 500, 15  # test images per class in a map; neighbours of UMAP
 
 
 def group(name: str, case: str) -> list[RunConfig]:
@@ -160,10 +166,15 @@ def cases() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*columns, "trainings"], dtype=object)
 
 
-def fitted() -> Number:
-    """The lowest training accuracy of the pictured runs in their last epoch, in per cent."""
-    last = [results.history(f"{n}-{c}")["train"]["accuracy"].iloc[-1] for n in NAMES for c in CASES]
-    return Number(100 * min(last), 1, "%")
+def always_one(name: str) -> Share:
+    """The accuracy on a test split's digits 1 and 2 of who always answers 1."""
+    one, two = (runs.split_sizes(name)["test"]["class_counts"][digit] for digit in PAIR)
+    return Share(one, one + two)
+
+
+def fitted(name: str, case: str) -> Spread:
+    """Mean recall of both digits on the training images, augmented, in the last epoch."""
+    return Spread(results.history(run)["train"]["recall"].iloc[-1] for run in group(name, case))
 
 
 def judged(found: pd.DataFrame, model: str, name: str) -> SimpleNamespace:
@@ -239,6 +250,27 @@ def regained(found: pd.DataFrame, model: str) -> SimpleNamespace:
     return SimpleNamespace(**{kind: Spread(values) for kind, values in gone.items()})
 
 
+def order_table(found: pd.DataFrame) -> pd.DataFrame:
+    """How well the margins rank both digits, and how many of both are found, by training, as shown.
+
+    Area under the ROC curve and mean of both recalls on the own test split, in per cent.
+    """
+    rows = []
+    for case, words in ORDER.items():
+        row: dict[str, object] = {"trained on": words}
+        for name in NAMES:
+            of = vars(judged(found, name, name))[case]
+            for measure, title in (("roc_auc", "area"), ("balanced", "recalls")):
+                row[f"{TITLES[name]}, {title}"] = Spread(getattr(of, measure).values, unit="")
+        rows.append(row)
+    return pd.DataFrame(rows, dtype=object)
+
+
+def order_changes(found: pd.DataFrame, model: str) -> SimpleNamespace:
+    """`changes` of the area under the ROC curve: what weight brings, and what number does."""
+    return changes(found, model, "roc_auc", {name: CHANGES[name] for name in IN_ORDER})
+
+
 def chosen(found: pd.DataFrame, validated: pd.DataFrame, model: str) -> SimpleNamespace:
     """The mitigation of case 1 that is best on validation, and what it does to the test split.
 
@@ -258,139 +290,3 @@ def chosen(found: pd.DataFrame, validated: pd.DataFrame, model: str) -> SimpleNa
     )
     found = {"balanced": balanced, "recall_1": one, "lost": Points((-two, -two.high, -two.low))}
     return SimpleNamespace(title=Text(MITIGATIONS[kind]), level=Count(level), **found)
-
-
-def geometry(
-    found: np.ndarray, labels: np.ndarray, known: np.ndarray, known_labels: np.ndarray
-) -> dict[str, float]:
-    """How two classes lie in a feature space; a radius is the root mean square from the mean.
-
-    ``separation``: distance of the means of both classes over the mean of their radii. ``width``:
-    radius of class 1 over that of class 2. ``drift_1``, ``drift_2``: how far the mean of a class
-    lies on the way from the mean of its *training* samples (0) to that of the other class's (1).
-
-    Args:
-        found, labels: test features (N, d) and their classes, 1 or 2.
-        known, known_labels: the same of the training images.
-    """
-    parts = [found[labels == digit] for digit in PAIR]
-    one, two = (part.mean(0) for part in parts)
-    radii = [np.sqrt(((p - p.mean(0)) ** 2).sum(1).mean()).clip(1e-9) for p in parts]
-    learnt, other = (known[known_labels == digit].mean(0) for digit in PAIR)
-    way = (other - learnt) / max(((other - learnt) ** 2).sum(), 1e-9)
-    return {
-        "separation": np.linalg.norm(one - two) / np.mean(radii),
-        "width": radii[0] / radii[1],
-        "drift_1": (one - learnt) @ way,
-        "drift_2": (other - two) @ way,
-    }
-
-
-@store.stored(
-    lambda run, name: f"imbalance/geometry-{run}-on-{name}",
-    lambda run, name: [
-        store.weights(run),
-        store.images(runs.get(run).data, "train"),
-        store.images(name),
-    ],
-)
-def kept_geometry(run: str, name: str) -> dict[str, np.ndarray]:
-    """`geometry` of a pictured run's features of a test split."""
-    from .. import inference
-
-    network, parts = inference.load(run), (_images(name, "test"), _training_images(run))
-    test, known = (inference.extract_features(network, part.images) for part in parts)
-    labels, known_labels = (part.labels.numpy() for part in parts)
-    return geometry(test, labels, known, known_labels)
-
-
-def _images(name: str, split: str, one: int | None = None, two: int | None = None) -> Split:
-    """At most so many images of 1 and of 2 of a split, drawn as the pictured runs draw them."""
-    from .. import data
-
-    counts = dict(zip(PAIR, (one, two), strict=True))
-    return data.class_subset(data.load(name, split), counts, runs.SEED)
-
-
-def _training_images(run: str) -> Split:
-    """What a pictured run learned from."""
-    config = runs.get(run)
-    return _images(config.data, "train", *(count for _, count in config.class_counts))
-
-
-def geometries(model: str, name: str) -> SimpleNamespace:
-    """`geometry` of a model's pictured runs on a test split, by case; a drift is in per cent."""
-    found = {}
-    for case in CASES:
-        kept = {what: float(v) for what, v in kept_geometry(f"{model}-{case}", name).items()}
-        found[case] = SimpleNamespace(**{
-            what: Number(100 * value, 0, "%") if what.startswith("drift") else Number(value)
-            for what, value in kept.items()
-        })  # fmt: skip
-    return SimpleNamespace(**found)
-
-
-def geometry_table() -> pd.DataFrame:
-    """`geometries` of both models on both test splits, as shown."""
-    columns = ["separation", "width '1' / '2'", "drift of '1'", "drift of '2'"]
-    rows = []
-    for model, name in itertools.product(NAMES, NAMES):
-        for case, found in vars(geometries(model, name)).items():
-            about = {"trained on": f"{TITLES[model]}, case {case[-1]}", "test images": TITLES[name]}
-            rows.append(about | dict(zip(columns, vars(found).values(), strict=True)))
-    return pd.DataFrame(rows, dtype=object)
-
-
-def maps(model: str, name: str) -> SimpleNamespace:
-    """Maps of the features of a model's three cases (seed 42) on a test split, laid out together.
-
-    ``points`` float32 (N, 2) and ``predicted`` (N,), by case; ``labels`` (N,); ``training`` (N,)
-    tells the training images of case 1, which are embedded beside the own test images.
-    """
-    kept = dict(aligned_maps(model, name))
-    kept["points"] = kept["points"].astype("f4")
-    by_case = {what: dict(zip(CASES, kept[what], strict=True)) for what in ("points", "predicted")}
-    return SimpleNamespace(**kept | by_case)
-
-
-@store.stored(
-    lambda model, name: f"imbalance/umap-{model}-on-{name}",
-    lambda model, name: [
-        *(store.weights(f"{model}-{case}") for case in CASES),
-        store.images(model, "train"),
-        store.images(name),
-    ],
-)
-def aligned_maps(model: str, name: str) -> dict[str, np.ndarray]:
-    """``points`` (3, N, 2), ``predicted`` (3, N), ``labels`` and ``training`` (N,): see `maps`.
-
-    AlignedUMAP (umap-learn; McInnes et al. 2018, arXiv 1802.03426) holds the same image near the
-    same place, so that the maps of a row compare.
-    """
-    import torch
-
-    from .. import inference
-
-    parts = [_images(name, "test", SHOWN, SHOWN)]
-    if model == name:
-        parts.append(_training_images(f"{model}-case1"))
-    images = torch.cat([part.images for part in parts])
-    networks = [inference.load(f"{model}-{case}") for case in CASES]
-    features = [inference.extract_features(network, images) for network in networks]
-    logits = [inference.output_layer(*pair) for pair in zip(networks, features, strict=True)]
-    same = {position: position for position in range(len(images))}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of numba and umap, about threads and seeds
-        import umap
-
-        mapper = umap.AlignedUMAP(
-            n_neighbors=NEIGHBOURS, min_dist=0.1, n_epochs=200, alignment_regularisation=0.01,
-            alignment_window_size=len(CASES), random_state=runs.SEED,
-        )  # fmt: skip
-        points = mapper.fit_transform(features, relations=[same] * (len(CASES) - 1))
-    return {
-        "points": np.array(points, "f2"),
-        "predicted": np.argmax(logits, axis=2).astype("u1"),
-        "labels": torch.cat([part.labels for part in parts]).numpy().astype("u1"),
-        "training": np.arange(len(images)) >= len(parts[0]),
-    }

@@ -38,9 +38,8 @@ def recalls(found: pd.DataFrame, rows: dict[str, str], panels: list[tuple[str, s
         rows: its cases that are shown, with their titles (`CASE` or `ROWS`).
         panels: which model on which data set, of `PANELS`.
     """
-    figure, axes = plt.subplots(
-        1, len(panels), figsize=(WIDTH, 0.75 + 0.21 * len(rows)), sharey=True
-    )
+    height = 0.8 + (0.3 if len(rows) < 5 else 0.21) * len(rows)
+    figure, axes = plt.subplots(1, len(panels), figsize=(WIDTH, height), sharey=True)
     for axis, (model, name) in zip(axes, panels, strict=True):
         part = found[(found["model"] == model) & (found["data"] == name)]
         for digit, shift in zip(PAIR, (-0.17, 0.17), strict=True):
@@ -50,8 +49,11 @@ def recalls(found: pd.DataFrame, rows: dict[str, str], panels: list[tuple[str, s
                 axis.plot(values, [row + shift] * len(values), "o", ms=2.5, **style)
                 axis.plot(values.mean(), row + shift, "|", ms=8, mew=1.4, **style)
                 if row == 0 and axis is axes[1]:
-                    axis.annotate(f"'{digit}'", (values.min(), shift), xytext=(-5, 0), ha="right",
-                                  va="center", textcoords="offset points", **style)  # fmt: skip
+                    side = 1 if digit == PAIR[0] else -1  # between the two
+                    at = max(side * values) * side, row + shift
+                    axis.annotate(f"‘{digit}’", at, xytext=(5 * side, 0), va="center",
+                                  ha="left" if side > 0 else "right",
+                                  textcoords="offset points", **style)  # fmt: skip
         title = TITLES[model] if model == name else f"{TITLES[model]}\non {TITLES[name]}"
         axis.set_title(title, color=DATA_COLOUR[model])
         axis.margins(x=0.15)
@@ -65,8 +67,8 @@ def maps(found: dict[str, SimpleNamespace]) -> Figure:
     """Aligned maps, a row per test split, a column per case; errors are darker.
 
     Args:
-        found: by data set, a `digitcnn.report.imbalance.maps`. Rings: its training images of the
-            digit 1.
+        found: by data set, a `digitcnn.report.imbalance_features.maps`. Rings: its training images
+            of the digit 1.
     """
     figure, axes = plt.subplots(
         len(found), 3, figsize=(WIDTH, 1.5 * len(found)), sharex="row", sharey="row", squeeze=False
@@ -77,7 +79,7 @@ def maps(found: dict[str, SimpleNamespace]) -> Figure:
         for axis, (case, points) in zip(row, these.points.items(), strict=True):
             wrong = these.predicted[case] != these.labels
             for digit, colour in COLOUR.items():
-                dark = 0.4 * np.array(plt.matplotlib.colors.to_rgb(colour))
+                dark = 0.5 * np.array(plt.matplotlib.colors.to_rgb(colour))
                 for told, shade, size in ((~wrong, colour, 2), (wrong, dark, 4)):
                     at = told & ~these.training & (these.labels == digit)
                     axis.scatter(*points[at].T, s=size, color=shade, lw=0, rasterized=True)

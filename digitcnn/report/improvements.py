@@ -139,31 +139,27 @@ class Change:
 
     Attributes:
         plain, changed: accuracy on test.
-        gain: of the change on test; `validation_gain` on validation (paired by seed, Student's t).
+        gain: of the change on test, paired by seed (Student's t).
     """
 
     plain: Spread
     changed: Spread
     gain: Points
-    validation_gain: Points
 
 
 def change(setting: str) -> Change:
     """What a setting of `runs.IMPROVEMENTS` does to SVHN's accuracy."""
 
-    def accuracy(kind: str, split: str) -> list[float]:
+    def accuracy(kind: str) -> list[float]:
         trained = [
             run for run in runs.registry().values() if run.name == f"svhn-improvement-{kind}"
         ]
-        every = [answered(run, "svhn", split) for run in trained]
+        every = [answered(run, "svhn", "test") for run in trained]
         return [float((found.predicted == found.labels).mean()) for found in every]
 
-    plain, changed = accuracy("plain", "test"), accuracy(setting, "test")
-    seen = [accuracy(kind, "validation") for kind in (setting, "plain")]
-    return Change(
-        Spread(plain), Spread(changed), Points(stats.difference(changed, plain, paired=True)),
-        Points(stats.difference(*seen, paired=True)),
-    )  # fmt: skip
+    plain, changed = accuracy("plain"), accuracy(setting)
+    gain = Points(stats.difference(changed, plain, paired=True))
+    return Change(Spread(plain), Spread(changed), gain)
 
 
 def table() -> pd.DataFrame:

@@ -12,7 +12,7 @@ from IPython.display import Markdown
 
 from .. import runs, store
 from . import source
-from .values import Average, Count
+from .values import Average, Count, Share
 
 
 def code(*wanted: str) -> Markdown:
@@ -90,6 +90,11 @@ class Pilot(NamedTuple):
     errors: Count
     other: Count
     images: Count
+
+    @property
+    def read(self) -> Share:
+        """Share of the images that the setting reads."""
+        return Share(self.images - self.errors, self.images)
 
 
 # From the records of the pilot runs of 22 to 26 November, before the recipe was fixed; the runs are

@@ -9,34 +9,18 @@ division.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from .. import division, predictions, runs, stats
-from ..stats import Estimate
 from . import attributes, origins
 from .values import Count, Number, Points, Share, Spread
-
-
-class Group(NamedTuple):
-    """Some images, and how many of them a run misreads (share with Wilson's interval)."""
-
-    images: int
-    errors: int
-    error_rate: Estimate
 
 
 def errors(name: str, split: str = "test") -> dict[str, np.ndarray]:
     """Which images of a split each main run misreads, bool (N,) by the run's id."""
     return {run: predictions.predict(run, name, split).wrong for run in runs.trainings(name)}
-
-
-def group(wrong: np.ndarray) -> Group:
-    """The `Group` of images of which `wrong` (N,) says whether they are misread."""
-    total, missed = len(wrong), int(wrong.sum())
-    return Group(total, missed, stats.proportion(missed, total))
 
 
 def effect(

@@ -11,9 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from .. import division, files, runs, stats, store
+from .. import division, files, runs, store
 from ..files import DigitcnnError
-from ..stats import Estimate
 from . import attributes
 
 # SVHN's crops lie in the official files photograph by photograph, from left to right, and reach
@@ -24,9 +23,6 @@ SHIFTS, RISES = range(3, 13), range(-2, 3)
 CONTROLS, APART = 20_000, 20  # pairs of crops of one file that lie at least so far apart
 FALSE = 0.01  # of these, at most this share may match
 THRESHOLDS = np.arange(70, 96)  # hundredths of the correlation, of which the lowest is taken
-# Photographs in the official files: as many full numbers does the same source publish
-# (http://ufldl.stanford.edu/housenumbers, counted in huggingface/datasets, svhn, full_numbers).
-PUBLISHED_PHOTOGRAPHS = {"train": 33_402, "test": 13_068}
 
 WRITERS_FILE = "mnist_writers.npz"
 STUDENTS = 4  # NIST's series hsf_4; the others were written by employees of the Census Bureau
@@ -101,18 +97,15 @@ class Photographs(NamedTuple):
 
     Attributes:
         threshold: of the correlation, in [0, 1].
-        false_matches: share of the control pairs above it.
         number: of each crop of the pool, which photograph it is from, int64 (N,).
         size: how many crops that photograph has, int64 (N,).
-        found, published: number of photographs, by official set.
+        found: number of photographs, by official set.
     """
 
     threshold: float
-    false_matches: Estimate
     number: np.ndarray
     size: np.ndarray
     found: dict[str, int]
-    published: dict[str, int]
 
 
 def photographs(threshold: float | None = None) -> Photographs:
@@ -130,11 +123,9 @@ def photographs(threshold: float | None = None) -> Photographs:
     sets = {"train": ~official_test, "test": official_test}
     return Photographs(
         least / 100,
-        stats.proportion((kept["control"] >= least).sum(), len(kept["control"])),
         number,
         np.bincount(number)[number],
         {name: len(np.unique(number[chosen])) for name, chosen in sets.items()},
-        PUBLISHED_PHOTOGRAPHS,
     )
 
 

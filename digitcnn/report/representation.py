@@ -239,13 +239,13 @@ class Space:
 
 
 MEASURES = {
-    "alike": "neighbours of the same class",
-    "alike_in_map": "the same in the map",
-    "voted": "class by own neighbours",
-    "apart": "neighbours of the same data set",
-    "far": "distance to own images",
+    "alike": "same class",
+    "alike_in_map": "same class, in the map",
+    "voted": "same class, among the model's own data",
+    "apart": "same data set",
+    "far": "distance to the model's own data",
     "between": "distance between classes",
-    "radius": "spread within classes",
+    "radius": "radius of a class",
     "silhouette": "silhouette by class",
     "silhouette_answers": "silhouette by answer",
 }
@@ -287,7 +287,7 @@ def spaces_table() -> pd.DataFrame:
         found = space(model, name)
         columns[f"{TITLES[model]} model, {TITLES[name]}"] = [getattr(found, m) for m in MEASURES]
     frame = pd.DataFrame(columns, index=list(MEASURES.values()), dtype=object)
-    return frame.rename_axis("measured in 128 dimensions")
+    return frame.rename_axis("measure")
 
 
 @dataclass(frozen=True)

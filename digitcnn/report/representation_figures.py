@@ -89,7 +89,7 @@ def confusion_matrices(counts: dict[str, np.ndarray]) -> Figure:
         shares = 100 * matrix / matrix.sum(1, keepdims=True).clip(min=1)
         total = 100 * matrix.sum(0) / max(matrix.sum(), 1)
         shown = np.vstack([shares, np.full(10, np.nan), total])
-        axis.imshow(shown, cmap="Greys", vmin=0, vmax=130)
+        axis.imshow(np.nan_to_num(shown), cmap="Greys", vmin=0, vmax=130)
         for row, column in np.argwhere(shown >= 1):
             share, style = shown[row, column], {"ha": "center", "va": "center", "fontsize": 6}
             axis.text(
@@ -120,7 +120,8 @@ def controls(panels: dict[str, tuple[np.ndarray, Effects]]) -> Figure:
         left.imshow(sheet, interpolation="none")
         left.set_yticks(34 * (np.arange(len(padded)) + 0.5), ["unchanged", *found.controls])
         shown = np.vstack([np.full(len(found.controls), np.nan), found.gains])  # in the same rows
-        right.imshow(shown, cmap="Greys", vmin=0, vmax=80, aspect="auto")
+        filled = np.nan_to_num(shown)  # cells without a colour would get a grey edge when scaled
+        right.imshow(filled, cmap="Greys", vmin=0, vmax=80, aspect="auto")
         for row, column in np.argwhere(~np.isnan(shown)):
             value = f"{shown[row, column]:+z.1f}".replace("-", MINUS)
             weight = "bold" if row == column + 1 else "normal"

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
-import numpy as np
 import seaborn as sns
 from matplotlib import font_manager
 
@@ -70,18 +68,3 @@ def set_style() -> None:
             "svg.fonttype": "path",
         }
     )
-
-
-def show_image(axis: plt.Axes, image: np.ndarray, title: str = "", colour: str = "black") -> None:
-    """Draw one uint8 (3, 32, 32) image without axes, with a small title."""
-    axis.imshow(np.asarray(image).transpose(1, 2, 0), interpolation="nearest")
-    axis.set_title(title, fontsize=SIZE - 1.5, pad=2, color=colour, loc="center", weight="normal")
-    axis.set_axis_off()
-
-
-def label_line(axis: plt.Axes, x: float, y: float, text: str, colour: str, **where) -> None:
-    """Write beside a line's end what it is, in its colour, in the place of a legend."""
-    axis.annotate(
-        text, (x, y), xytext=(3, 0), textcoords="offset points", va="center", color=colour,
-        fontsize=SIZE - 0.5, annotation_clip=False, **where,
-    )  # fmt: skip

@@ -20,33 +20,34 @@ class Choices:
     """The experiments of both data sets: each changes one thing of the recipe for a short training.
 
     Attributes:
-        tried: how many changes, those of both data sets together.
-        better, worse: of these, those that differ from the recipe beyond chance.
+        changes: how many; `tried`: on both data sets together.
+        better, worse: of these, those that differ from the recipe beyond chance; `leaders`: what
+            the better ones change, each once.
         failed: those of which a seed did not train.
-        lead: the largest gain on SVHN, in accuracy on validation.
         epochs: of each training.
     """
 
+    changes: Count
     tried: Count
     better: Count
     worse: Count
     failed: Count
-    lead: Points
     epochs: Count
+    leaders: list[str]
 
 
 def choices() -> Choices:
     """What changing one choice of the recipe does."""
     found = [experiments.tried(name) for name in runs.DATA]
-    rivals = [[one for one in each.settings.values() if one.group] for each in found]
-    every = [one for each in rivals for one in each]
+    every = [one for each in found for one in each.settings.values() if one.group]
     return Choices(
+        Count(len({one.label for one in every})),
         Count(len(every)),
         Count(sum(one.beyond and one.difference > 0 for one in every)),
         Count(sum(one.beyond and one.difference < 0 for one in every)),
         Count(sum(one.failed > 0 for one in every)),
-        max((one.difference for one in rivals[-1] if not one.failed), default=Points([np.nan] * 3)),
         found[-1].epochs,
+        sorted({one.label for one in every if one.beyond and one.difference > 0}),
     )
 
 
@@ -76,9 +77,10 @@ class Transfer:
         to_mnist, to_svhn: test accuracy of SVHN's networks on MNIST, and of MNIST's on SVHN.
         always: what always answering SVHN's most frequent class would get.
         pairs: the two most frequent confusions of SVHN's network on MNIST, sorted.
-        by_pictures, by_training: shares of the gap to SVHN's networks, in macro recall, that
-            MNIST's close when the photographs are made like scans, and when they learn with what
-            photographs have; `left`: what neither closes (see `cross_dataset.Gap`).
+        by_pictures, by_training, by_contrast: shares of the gap to SVHN's networks, in macro
+            recall, that MNIST's close when the photographs are made like scans, when they learn
+            with what photographs have, and with their contrast alone; `left`: what none closes
+            (see `cross_dataset.Gap`).
         by_grey: what photographs without colour bring, in points of macro recall.
     """
 
@@ -88,6 +90,7 @@ class Transfer:
     pairs: list[tuple[int, int]]
     by_pictures: Average
     by_training: Average
+    by_contrast: Average
     left: Average
     by_grey: Points
 
@@ -99,7 +102,8 @@ def transfer() -> Transfer:
     return Transfer(
         cross_dataset.crossed("svhn", "mnist").accuracy, to_svhn.accuracy, to_svhn.majority,
         sorted((pair.true, pair.answered) for pair in pairs),
-        gap.pictures, gap.training, gap.left, controls.effects("mnist", "svhn").gain("grey"),
+        gap.pictures, gap.training(), gap.training("contrast"), gap.left,
+        controls.effects("mnist", "svhn").gain("grey"),
     )  # fmt: skip
 
 

@@ -31,11 +31,11 @@ def first_page(
         confused, features: as from `summary`.
         rare: as from `imbalance.judged`, own test split.
     """
-    figure = plt.figure(figsize=(WIDTH, 3.1))
+    figure = plt.figure(figsize=(WIDTH, 2.8))
     (a, b), (c, d) = figure.subfigures(2, 2, width_ratios=(1.05, 1), height_ratios=(1, 1))
     for panel, title in zip(
         (a, b, c, d),
-        ("(b) Test errors (%), by epoch", "(c) Most frequent confusions",
+        ("(b) Test errors (%), by epoch", "(c) Frequent confusions",
          "(d) Features, by class", "(e) ‘1’s found (%), by ‘1’ : ‘2’ in training"),
         strict=True,
     ):  # fmt: skip

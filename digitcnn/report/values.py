@@ -20,14 +20,14 @@ ERRORS = 4  # standard errors from end to end of a 95 % interval, nearly
 
 def decimals(error: float, most: int = 2) -> int:
     """Decimals that a number with this uncertainty carries: 0.12 gives 1, 3 gives 0."""
-    if not error > 0:
+    if not 0 < error < math.inf:
         return most
     return min(max(0, -math.floor(math.log10(error))), most)
 
 
 def fixed(value: float, digits: int) -> str:
     """A number with so many decimals, thousands separated, and a typographic minus sign."""
-    return MISSING if math.isnan(value) else f"{value:z,.{digits}f}".replace("-", MINUS)
+    return f"{value:z,.{digits}f}".replace("-", MINUS) if math.isfinite(value) else MISSING
 
 
 class Printed:
@@ -147,10 +147,11 @@ class Estimated(Printed, float):
 
     scale, unit, most = 1.0, "", 2
 
-    def __new__(cls, found: Iterable[float]) -> Estimated:
-        """From (value, low, high) or (value, low, high, p)."""
+    def __new__(cls, found: Iterable[float], most: int | None = None) -> Estimated:
+        """From (value, low, high) or (value, low, high, p); with at most so many decimals."""
         value, low, high, *p = found
         made = super().__new__(cls, value)
+        made.most = cls.most if most is None else most
         made.low, made.high = float(low), float(high)
         made.p = float(p[0]) if p else float("nan")
         return made
@@ -248,6 +249,8 @@ class Spread(Printed, float):
 
     def __str__(self) -> str:
         std = self.scale * self.std
+        if round(std, 3) == 0:  # nothing that a reader could use: never ± 0.000
+            std = 0.0
         digits = decimals(std, most=3 if std > 0 else 2)
         shown = fixed(self.scale * self, digits)
         if std > 0:

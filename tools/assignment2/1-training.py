@@ -118,7 +118,7 @@ from digitcnn.checkpoints import differences, record_path, weights_path
 from digitcnn.data import held_out_part, training_part
 from digitcnn.files import DigitcnnError
 from digitcnn.pictures import to_images
-from digitcnn.report import imbalance, representation
+from digitcnn.report import imbalance_features, representation
 from digitcnn.runs import RunConfig
 from digitcnn.sources import TITLES, Source
 from digitcnn.tensors import read_tensors, stored_value
@@ -276,7 +276,7 @@ SCHEDULES = {"one-cycle": one_cycle}
 # Asked for under (c); needed from here on. A saved network is one `safetensors` file that holds its
 # configuration and a checksum, so damaged or foreign weights are refused.
 
-# %% source checkpoints: load_model
+# %% source checkpoints: checked_weights load_model
 
 # %% source predictions: softmax
 

@@ -213,7 +213,7 @@ for model in NAMES:
             maps = {c: (layout(f).astype(float), pair[name].labels.numpy())
                     for c, f in features.items()}  # fmt: skip
         else:
-            stored = imbalance.maps(model, name)
+            stored = imbalance_features.maps(model, name)
             tested = ~stored.training
             maps = {c: (xy[tested], stored.labels[tested]) for c, xy in stored.points.items()}
         print(f"{TITLES[model]} networks on {TITLES[name]} test images")
@@ -225,9 +225,9 @@ for model in NAMES:
 # Compare the recall of '1' from case 1 to case 3: with few examples of '1' the network has seen
 # only part of how a '1' can look, and the loss gains most by answering '2' when in doubt. So the
 # rare class loses recall and the frequent one precision, more where images vary more. In the maps
-# this shows as '1's that lie among the '2's. The report's chapter 5 says how far each case goes and
-# separates the small number of images from the imbalance itself, with networks trained on 50 and
-# 50, on 525 and 525, and on the mirrored case.
+# misread '1's lie at the edge of their cluster that faces the '2's, or among these. The report's
+# chapter 5 says how far each case goes and separates the small number of images from the imbalance
+# itself, with networks trained on 50 and 50, on 525 and 525, and on the mirrored case.
 #
 # ## (f) Report and submission
 #

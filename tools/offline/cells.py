@@ -102,7 +102,10 @@ def execute(
         files.write_whole(folder / FIGURES / file, data)
     for fmt, ending in FORMATS.items():
         result = {"engine": "jupyter", "markdown": "".join(texts[fmt])}
-        result |= {"supporting": [f"{qmd_path.stem}_files"], "filters": [], "includes": {}}
+        # When it has made a PDF, Quarto removes what the PDF's result names here. The page shows
+        # the same drawings, so only the page's result names them.
+        supporting = [f"{qmd_path.stem}_files"] if fmt == "html" else []
+        result |= {"supporting": supporting, "filters": [], "includes": {}}
         data = json.dumps({"hash": document_hash(qmd_path), "result": result}, indent=2)
         files.write_whole(folder / "execute-results" / f"{ending}.json", data)
     return told

@@ -83,7 +83,7 @@ const cards = Object.fromEntries(all(".card").map(card => {
   for (let digit = 0; digit < 10; digit++) {
     const bar = document.createElement("div");
     bar.className = "bar";
-    bar.innerHTML = "<b></b><i></i><output></output>";
+    bar.innerHTML = "<b></b><i></i><span></span>";
     bar.firstChild.textContent = digit;
     card.querySelector(".bars").append(bar);
   }
@@ -274,7 +274,12 @@ function theme() {
   show();
 }
 
-all("[data-view]").forEach(button => button.addEventListener("click", () => open(button.dataset.view)));
+function visit(name) {  // a test sample that was taken to the board does not wait there
+  if (name === "draw" && view !== "draw" && taken) clear();
+  open(name);
+}
+
+all("[data-view]").forEach(button => button.addEventListener("click", () => visit(button.dataset.view)));
 $("theme").addEventListener("click", theme);
 addEventListener("resize", show);
 const KEYS = {  // whatever has the focus
@@ -289,7 +294,7 @@ const KEYS = {  // whatever has the focus
   arrowright: () => view === "samples" && drawn.length && choose(at + 1),
   arrowleft: () => view === "samples" && drawn.length && choose(at - 1),
   b: () => lift(),
-  d: () => open("draw"),
+  d: () => visit("draw"),
   p: () => open("photo"),
   c: () => view === "draw" && clear(),
   r: () => view === "draw" && hold(tool === "pen" ? "rubber" : "pen"),
