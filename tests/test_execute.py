@@ -323,6 +323,7 @@ def test_kills_at_random_moments_lose_nothing(book, faults):
     seconds, moments = random.Random(1), []
     program = (
         f"import sys; sys.path[:0] = [{str(ROOT / 'tools')!r}, {str(book)!r}]\n"
+        "import digitcnn  # the book's own copy, before the executor looks for one\n"
         "import execute\nsys.exit(execute.main([]))"
     )
     command = [sys.executable, "-c", program]
@@ -360,6 +361,7 @@ def test_sigterm_puts_everything_back(book):
          "str(os.getpid()) + '.'); time.sleep(600); print(")  # fmt: skip
     program = (
         f"import sys; sys.path[:0] = [{str(ROOT / 'tools')!r}, {str(book)!r}]\n"
+        "import digitcnn  # the book's own copy, before the executor looks for one\n"
         "import execute\nsys.exit(execute.main([]))"
     )
     process = subprocess.Popen(
