@@ -1,19 +1,23 @@
-"""Observe: what a chapter's kernel reads and loads while the chapter is executed.
+"""Observe: what is read and loaded while a chapter is executed, or a stored result is made.
 
-The executor calls `start` before the first cell and `seen` after the last. Files are seen by an
-audit hook on ``open``; where compiled code opens a file unseen, its caller reports it with
-`report`. Modules and libraries are those that were imported. No cell is parsed.
+The executor calls `start` before the first cell and `seen` after the last; the store watches the
+making of a result with `reading`. Files are seen by an audit hook on ``open``; where compiled code
+opens a file unseen, its caller reports it with `report`. Modules and libraries are those that were
+imported. Nothing is parsed for it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 _opened: set[str] = set()
 _written: set[str] = set()
+_watching: list[set[str]] = []  # of each `reading` that goes on, what it has seen
 _notes: dict[str, list] = {}
 _active = False
 
@@ -28,7 +32,20 @@ def start() -> None:
 
 def report(path: str | Path) -> None:
     """Say that a file was read that Python did not open itself."""
-    _opened.add(os.path.abspath(path))
+    for seen_so_far in [_opened, *_watching]:
+        seen_so_far.add(os.path.abspath(path))
+
+
+@contextlib.contextmanager
+def reading() -> Iterator[set[str]]:
+    """The absolute paths of the files that are opened for reading inside, filled as they are."""
+    start()
+    found: set[str] = set()
+    _watching.append(found)
+    try:
+        yield found
+    finally:
+        _watching[:] = [each for each in _watching if each is not found]
 
 
 def note(kind: str, what: object) -> None:
@@ -42,7 +59,8 @@ def _hook(event: str, arguments: tuple) -> None:
     path, mode, flags = arguments
     path = os.path.abspath(os.fsdecode(path))
     writing = any(sign in mode for sign in "wax+") if mode else flags & (os.O_WRONLY | os.O_RDWR)
-    (_written if writing else _opened).add(path)
+    for seen_so_far in [_written] if writing else [_opened, *_watching]:
+        seen_so_far.add(path)
 
 
 def seen() -> str:

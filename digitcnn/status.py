@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import importlib.metadata
 import json
 import os
 from collections import Counter
@@ -188,6 +189,28 @@ def stored_results() -> dict[str, str]:
     return found
 
 
+def other_versions() -> list[str]:
+    """Libraries with which something stored was made and that have another version here, a
+    sentence each. That makes nothing stale: digits may differ, conclusions should not."""
+    from . import store
+
+    made: Counter[tuple[str, str]] = Counter()
+    for run in runs.registry().values():
+        with contextlib.suppress(DigitcnnError, KeyError):
+            about = runs.read_record(run)["environment"]
+            made.update((name, about[name]) for name in ("torch", "numpy"))
+    for name in stored_results():
+        with contextlib.suppress(DigitcnnError):
+            about = store.read(files.results_root() / name, only_about=True)[1]
+            made.update(about.get("libraries", {}).items())  # older files do not say it
+    found = []
+    for (name, version), count in sorted(made.items()):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            if (here := importlib.metadata.version(name)) != version:
+                found.append(f"Made with {name} {version}, which is {here} here: {count} results.")
+    return found
+
+
 # The table of `digitcnn status`
 
 
@@ -296,6 +319,8 @@ def print_status(every: bool = False) -> int:
         hours = zip(CLUSTERS, with_workers(*CLUSTERS), strict=True)
         found = ", ".join(f"{n} {duration(each)}" for n, each in hours)
         print(f"Computed from recorded times (or the estimates), by number of workers: {found}.")
+    for sentence in other_versions():
+        print(sentence)
     for data in runs.DATA:
         if runs.has_manifest(data):
             print(f"{data}: results are from {runs.manifest(data)['copy']}.")

@@ -3,7 +3,8 @@
 `stored` makes a function keep what it returns, named arrays, in ``cache/<name>.npz``. The file
 says what it depends on: the function with everything of this package that it reaches
 (`digitcnn.reach`), and its inputs, as tokens that can be looked up again without computing
-anything (`digest_of`). A change of either makes the result stale, and the file can say what
+anything (`digest_of`). What is read while it is made is watched: a file that no token names is an
+error. A change of either makes the result stale, and the file can say what
 changed, without torch. A checksum of the arrays notices an edited file. A formula over a result is
 best an entry, or a plain function, of its own: changing it then needs no weights.
 """
@@ -12,16 +13,23 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.metadata
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from . import files, reach, runs
+from . import files, observe, reach, runs
 from .files import DigitcnnError
 
 Arrays = dict[str, np.ndarray]
+# Libraries that decide about digits of a result, by the module that shows that one is in use.
+LIBRARIES = {
+    "numpy": "numpy", "scipy": "scipy", "scikit-learn": "sklearn", "torch": "torch",
+    "umap-learn": "umap", "pillow": "PIL",
+}  # fmt: skip
 # What a result depends on by its tokens, so that the code which looks it up does not count.
 NOT_CODE = (
     "files", "store", "sources.Source", "division.pool", "division.labels",
@@ -114,7 +122,13 @@ class Stored:
             return read(path)[0]
         with files.lock(f"{self._folder}{self._name(*args)}".replace("/", "-")):
             if stale(path, tokens):  # another process may have made it meanwhile
-                write(path, self._function(*args), self.root, tokens)
+                with observe.reading() as opened:
+                    arrays = self._function(*args)
+                if unnamed := _unnamed(opened, tokens):
+                    raise DigitcnnError(
+                        f"{self.root} read {unnamed}, which its inputs do not name: add it there."
+                    )
+                write(path, arrays, self.root, tokens)
         return read(path)[0]
 
     def load(self, *args: object) -> Arrays:
@@ -137,6 +151,45 @@ class Stored:
                 from . import division
 
                 division.pool(rest.split()[0])
+
+
+def _unnamed(opened: set[str], tokens: list[str]) -> str:
+    """The first of the files that were read, by its name, which no token stands for; empty if none.
+
+    Code counts by `reach`, data sets by their manifests, and a run by its weights. Another result
+    needs no token where all of its own inputs are named.
+    """
+    named, waiting = set(), list(tokens)
+    while waiting:
+        kind, _, rest = waiting.pop().partition(" ")
+        if kind == "weights":
+            run = runs.get(rest)
+            named |= {runs.weights_path(run), runs.answers_path(run)}
+            named |= {runs.metrics_path(run, split) for split in ("train", *run.held_out)}
+            named.add(files.cache_path("data", f"{run.data}.json"))  # by which its key is judged
+        elif kind == "images":
+            data = rest.split()[0]
+            named |= {files.cache_path("data", f"{data}.{ending}") for ending in ("json", "npz")}
+        elif kind == "result":
+            path = files.cache_path(*f"{rest}.npz".split("/"))
+            named.add(path)
+            waiting += read(path, only_about=True)[1]["inputs"]  # by which it is judged
+        elif kind == "file":
+            named.add(files.project_root() / rest)
+    root, cache = files.project_root(), files.cache_path()
+    for path in sorted(map(Path, opened)):
+        inside = path.relative_to(root).parts if path.is_relative_to(root) else (".",)
+        ignored = any(part.startswith(".") or part == "__pycache__" for part in inside)
+        ignored |= path.suffix == ".py" or path.is_relative_to(files.data_root())
+        ignored |= bool({cache / "runs", cache / "local" / "locks"} & set(path.parents))
+        if ignored or path in named or not path.is_file():
+            continue
+        others = {cache / "answers", cache / "data"} & set(path.parents)
+        if path.is_relative_to(cache) and path.suffix == ".npz" and not others:
+            if read(path, only_about=True)[1]["inputs"].keys() <= set(tokens):
+                continue
+        return "/".join(inside)
+    return ""
 
 
 def stored(
@@ -163,6 +216,11 @@ def write(path: Path, arrays: Arrays, root: str, tokens: list[str]) -> None:
         "root": root,
         "code": reach.digests((root,), without=NOT_CODE),
         "inputs": {token: digest_of(token) for token in tokens},
+        "libraries": {
+            name: importlib.metadata.version(name)
+            for name, module in LIBRARIES.items()
+            if module in sys.modules
+        },
         "profile": files.profile(),
         "checksum": checksum(arrays),
         "name": _name(path),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import json
 from pathlib import Path
 
@@ -245,6 +246,27 @@ def test_hours_of_a_cluster_take_estimates_where_nothing_is_recorded(empty):
     write_manifest("svhn")
     every = sum(status.seconds(run, from_start=True) for run in runs.registry().values())
     assert status.with_workers(1)[0] == pytest.approx(2 * status.together(every, 2))
+
+
+def test_other_versions_of_libraries_are_said(whole, monkeypatch, capsys):
+    path = files.cache_path("results", "other.npz")
+    monkeypatch.setattr(store.reach, "digests", lambda *about, **more: {})
+    store.write(path, {"x": np.ones(2)}, "stats.wilson", [])
+    made = {"torch": "2.15.0", "numpy": np.__version__}
+    monkeypatch.setattr(runs, "registry", lambda: runs.MAIN)
+    monkeypatch.setattr(runs, "read_record", lambda run: {"environment": made})
+    real = importlib.metadata.version
+
+    def version(name: str) -> str:
+        if name == "scipy":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return made["torch"] if name == "torch" else real(name) + ".9" * (name == "numpy")
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    (sentence,) = status.other_versions()
+    assert sentence == (
+        f"Made with numpy {real('numpy')}, which is {real('numpy')}.9 here: 3 results."
+    )
 
 
 def test_durations():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import threading
 import time
@@ -14,7 +15,7 @@ import pytest
 from conftest import one_sentence
 from test_reach import clear
 
-from digitcnn import division, files, reach, runs, store
+from digitcnn import data, division, files, reach, runs, store
 from digitcnn.files import DigitcnnError
 
 TOY = """
@@ -100,6 +101,8 @@ def test_the_file_says_what_it_was_made_from(toy):
     assert about["root"] == "toy.numbers" and about["profile"] == "full"
     assert about["code"].keys() == {"numbers", "formula", "scaled", "FACTOR", "OFFSET", "calls"}
     assert about["inputs"] == {"file input.txt": store.digest_of("file input.txt")}
+    assert about["libraries"]["numpy"] == np.__version__
+    assert about["libraries"].keys() <= store.LIBRARIES.keys()
 
 
 @pytest.mark.parametrize(
@@ -164,6 +167,90 @@ def test_a_result_of_a_result_follows_its_content(toy):
     assert store.stale(path) == ""
     toy.toy.numbers.path(3).unlink()
     assert "3-numbers.npz is missing" in store.stale(path)
+
+
+# What is read while a result is made
+
+
+def reading(toy, monkeypatch, path, *tokens: str) -> None:
+    """Make a result whose function reads a file, with these tokens."""
+    numbers = toy.toy.numbers
+    monkeypatch.setattr(numbers, "_function", lambda size: {"found": [len(path.read_bytes())]})
+    monkeypatch.setattr(numbers, "_inputs", lambda size: list(tokens))
+    numbers(3)
+
+
+@pytest.mark.parametrize(
+    "name", ["other.txt", "models/digitcnn-x.safetensors", "cache/answers/mnist.npz",
+             "cache/metrics/mnist/test.txt", "cache/data/svhn.json", "audit/edits.json"],
+)  # fmt: skip
+def test_a_file_that_no_input_names_is_an_error_and_nothing_is_kept(
+    toy, sandbox, monkeypatch, name
+):
+    path = sandbox / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"1")
+    with pytest.raises(DigitcnnError, match=f"toy.numbers read {re.escape(name)}, which") as caught:
+        reading(toy, monkeypatch, path, "file input.txt")
+    one_sentence(caught.value)
+    assert not toy.toy.numbers.path(3).exists()
+
+
+def test_named_files_may_be_read(sandbox, monkeypatch):
+    monkeypatch.setenv("DIGITCNN_PROFILE", "full")
+    (sandbox / "other.txt").write_text("1")
+    for name in runs.DATA:
+        write_manifest(name)
+    run = runs.MAIN["mnist"]
+    finish(run, "a" * 64)
+    files.write_whole(runs.weights_path(run), b"")
+    of_run = [runs.metrics_path(run, "test"), runs.weights_path(run), runs.answers_path(run)]
+    others = [sandbox / "other.txt", files.cache_path("data", "svhn.json")]
+    tokens = [store.weights("mnist"), "file other.txt", store.images("svhn")]
+    opened = {str(path) for path in [*of_run, *others, runs.record_path(run)]}
+    assert store._unnamed(opened, tokens) == ""
+    assert store._unnamed(opened, tokens[1:]) == "cache/answers/mnist.npz"
+    assert store._unnamed(opened, [tokens[0], tokens[2]]) == "other.txt"
+    assert store._unnamed(opened, tokens[:2]) == "cache/data/svhn.json"
+
+
+def test_a_result_may_be_read_whose_inputs_are_all_named(toy, sandbox, monkeypatch):
+    made = toy.toy.numbers.path(2)
+    toy.toy.numbers(2)
+    reading(toy, monkeypatch, made, "file input.txt")
+    (sandbox / "other.txt").write_text("1")
+    with pytest.raises(DigitcnnError, match="read cache/results/2-numbers"):
+        reading(toy, monkeypatch, made, "file other.txt")
+    reading(toy, monkeypatch, made, "file other.txt", store.result("results/2-numbers"))
+
+
+def test_the_images_that_are_read_are_named(sandbox, monkeypatch):
+    """Of results that need no network: each split that is asked for has its token."""
+    from digitcnn.report import attributes, controls, dataset
+
+    read = []
+    original = division.split_indices
+
+    class Parts(dict):
+        def __getitem__(self, split):
+            read.append(split)
+            return super().__getitem__(split)
+
+        def items(self):
+            read.extend(self)
+            return super().items()
+
+    for module in (division, data):
+        monkeypatch.setattr(module, "split_indices", lambda *about: Parts(original(*about)))
+    for made, *arguments in (
+        (dataset.pixels, "mnist"), (dataset.first_of_each_class, "mnist", "train"),
+        (dataset.copies, "svhn"), (dataset.origin, "mnist"), (controls.examples, "mnist"),
+        (attributes.measurements, "mnist", "validation"),
+    ):  # fmt: skip
+        read.clear()
+        made._function(*arguments)
+        named = {token.split()[2] for token in made._inputs(*arguments)}
+        assert read and set(read) == named, made.root
 
 
 def test_other_inputs_than_recorded_make_a_result_stale(toy, monkeypatch):
