@@ -1,9 +1,15 @@
--- Typography that both renderers and both formats share: numbers keep to their units and signs,
--- and a digit in quotation marks keeps the opening one before an s: ‘1’s.
+-- Typography that both renderers and both formats share: numbers keep to their units, signs and
+-- intervals, and a digit in quotation marks keeps the opening one before an s: ‘1’s.
 
-local NBSP = "\u{a0}"
-local UNITS = {}
-for unit in ("% s ms min h px pt MB GB ° points"):gmatch "%S+" do UNITS[unit] = true end
+local NBSP, THIN = "\u{a0}", "\u{202f}" -- THIN is what `values.UNIT` prints
+local function set(words)
+  local found = {}
+  for word in words:gmatch "%S+" do found[word] = true end
+  return found
+end
+local UNITS = set "% s ms min h px pt MB GB °"
+local COUNTED = set "points epochs seeds trainings images pixels"
+local NUMBERED = set "seed case cases Case minute digit class label epoch"
 local SIGNS = {["±"] = true, ["×"] = true, ["="] = true, ["<"] = true, [">"] = true, ["≈"] = true,
   ["≤"] = true, ["≥"] = true}
 
@@ -20,8 +26,12 @@ function Inlines(list)
       local before, after = list[i - 1] or {}, list[i + 1] or {}
       local left, right = before.text or "", after.text or ""
       local number = before.t == "Str" and (left:match "%d$" or left:match "%d%%$")
-      local digit = after.t == "Str" and right:match "^[-−+]?%d"
-      if (number and (UNITS[(right:gsub("[.,;:)]+$", ""))] or SIGNS[right])) or (SIGNS[left] and digit)
+      local digit = after.t == "Str" and right:gsub("^−", ""):match "^[-+]?%d"
+      local word = right:gsub("[.,;:)]+$", "")
+      local ends = (list[i - 3] or {}).text or "" -- before "to", in an interval
+      if number and UNITS[word] then list[i] = pandoc.Str(THIN)
+      elseif number and (COUNTED[word] or SIGNS[right] or right == "to")
+        or digit and (SIGNS[left] or NUMBERED[left] or (left == "to" and ends:match "%d%%?$"))
       then list[i] = pandoc.Str(NBSP) end
     end
   end

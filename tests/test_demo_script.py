@@ -47,7 +47,7 @@ def stored(model: str, name: str) -> predictions.Predictions:
     return needed(module.stored_predictions, model, name)
 
 
-def test_minute_0_one_architecture_that_has_not_learned_from_these_images():
+def test_minute_1_one_architecture_that_has_not_learned_from_these_images():
     says("One architecture, trained twice")
     says("Neither has learned from these images.")
     mnist, svhn = (runs.configuration(runs.get(name)) for name in NAMES)

@@ -28,6 +28,7 @@ from digitcnn.report.values import Average, Count, Duration, Points, Ratio, Shar
         (Spread([0.9697, 0.9712, 0.9704]), "97.04 ± 0.08 %"),
         (Spread([0.969, 0.973, 0.971]), "97.1 ± 0.2 %"),
         (Spread([0.99995, 0.99991, 0.99997]), "99.994 ± 0.003 %"),
+        (Spread([0.99464, 0.99471, 0.99457]), "99.46 ± 0.01 %"),
         (Spread([0.5, 0.5, 0.5]), "50.00 %"),
         (Spread([784.0, 800.0], scale=1, unit="s"), "792 ± 11 s"),
         (Ratio(stats.ratio(602, 19858, 49, 14000)), "9"),

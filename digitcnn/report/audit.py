@@ -320,16 +320,18 @@ class Audited:
     Attributes:
         errors: all of MNIST's, 200 random ones of SVHN's; `correct`: 100 random others.
         suspects: images whose label confident learning suspects.
-        kappa: agreement of the readings on the digit (Cohen 1960).
+        kappa: agreement of the readings on the digit (Cohen 1960) over all pictures;
+            `kappa_errors`: over the errors alone.
         codes: `Seen` by code; `undecided`: how often a picture is undecidable, likewise.
-        marked: share of the errors that are blurred or of low contrast, or another digit than the
-            label; `unmarked`: of the correct images.
+        marked: share of the errors that are blurred or of low contrast; `unmarked`: of the correct
+            images.
     """
 
     errors: Verdicts
     correct: Verdicts
     suspects: Verdicts
     kappa: Number
+    kappa_errors: Number
     codes: dict[str, Seen]
     undecided: Seen
     marked: Share
@@ -345,14 +347,14 @@ def audited(name: str) -> Audited:
     errors, others = frame[wrong & reason(frame, "error")], frame[~wrong & reason(frame, "correct")]
 
     def marked(part: pd.DataFrame) -> Share:
-        poor = has(part, "blur") | has(part, "low-contrast")
-        return Share((poor | part["label_wrong"].to_numpy(bool)).sum(), len(part))
+        return Share((has(part, "blur") | has(part, "low-contrast")).sum(), len(part))
 
     return Audited(
         errors=verdicts(errors),
         correct=verdicts(others),
         suspects=verdicts(frame[np.isin(frame["index"], suspected[suspects(name)])]),
         kappa=Number(agreement(name).set_index("what").loc["digit", "kappa"]),
+        kappa_errors=Number(cohen_kappa_score(errors["digit1"], errors["digit2"])),
         codes={code: seen[code] for code in CODES},
         undecided=seen["undecidable"],
         marked=marked(errors),

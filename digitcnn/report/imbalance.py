@@ -260,6 +260,7 @@ def order_table(found: pd.DataFrame) -> pd.DataFrame:
         row: dict[str, object] = {"trained on": words}
         for name in NAMES:
             of = vars(judged(found, name, name))[case]
+            row["trainings"] = of.roc_auc.count
             for measure, title in (("roc_auc", "area"), ("balanced", "recalls")):
                 row[f"{TITLES[name]}, {title}"] = Spread(getattr(of, measure).values, unit="")
         rows.append(row)

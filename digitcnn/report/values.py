@@ -242,7 +242,7 @@ class Spread(Printed, float):
     def range(self) -> Text:
         """The smallest and the largest, ``96.9 to 97.1 %``."""
         low, high = (
-            fixed(self.scale * end, decimals(self.scale * self.std, most=3))
+            fixed(self.scale * end, decimals(self.scale * self.std))
             for end in (min(self.values), max(self.values))
         )
         return Text(f"{low} to {high}{UNIT + self.unit if self.unit else ''}")
@@ -251,7 +251,7 @@ class Spread(Printed, float):
         std = self.scale * self.std
         if round(std, 3) == 0:  # nothing that a reader could use: never ± 0.000
             std = 0.0
-        digits = decimals(std, most=3 if std > 0 else 2)
+        digits = decimals(std, most=3 if 0 < std < 0.005 else 2)  # never ± 0.00 either
         shown = fixed(self.scale * self, digits)
         if std > 0:
             shown += f"{UNIT}±{UNIT}{fixed(std, digits)}"
