@@ -100,6 +100,9 @@ def problems(pdf: Path) -> list[str]:
             found.append(f"page {number} is white over {empty:.0%} of its height")
         if picture[:, : _pixel(LEFT) - 1].any() or picture[:, _pixel(RIGHT) + 1 :].any():
             found.append(f"page {number} has something in its margin")
+        beside = np.r_[: _pixel(9.5), _pixel(11.5) : picture.shape[1]]  # the page's number
+        if picture[_pixel(BOTTOM) + 2 :, beside].any():
+            found.append(f"page {number} has something below its text")
         if loose := re.search(r"[@?](fig|tbl|sec|eq)-[\w-]+|\?\?", text):
             found.append(f"page {number} has the loose reference {loose[0]}")
     for element in elements(reader):

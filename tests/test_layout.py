@@ -25,6 +25,7 @@ FAULTS = [
     ("", "#pagebreak()\n#pagebreak()\n" + FULL, "page 2 is blank"),
     ("", "#v(15cm)\n" + FULL, "page 1 is white over "),
     ("", "#move(dx: 5cm)[#lorem(20)]", "page 1 has something in its margin"),
+    ("", "#place(top, box(height: 25.5cm, width: 100%)[#v(1fr) *The last row*])", "below its text"),
     ("", "see \\@fig-wave", "page 1 has the loose reference @fig-wave"),
     (BREAKS, "#v(20cm)\n" + TABLE % ("", 9), "is cut"),
     (BREAKS, "#v(18cm)\n" + TABLE % ("rect(height: 9cm)", 2), "a caption on page 1 belongs"),
