@@ -35,7 +35,7 @@ from digitcnn import (
 )
 
 PATH = files.cache_path("results", "pictures.npz")
-ROOT = "preparation.prepare_for"
+ROOT = "pictures.read preparation.prepare_for rejection.unlike training.predict_logits"
 HOWS = preparation.HOW
 COUNT = 500  # of each kind
 DIGITS = "scikit-learn's load_digits"
@@ -43,7 +43,8 @@ DIGITS = "scikit-learn's load_digits"
 
 def tokens() -> list[str]:
     """What the table is measured with, besides the code."""
-    return [store.weights(name) for name in runs.MAIN] + [store.asset("benchmarks/conditions.py")]
+    scripts = [store.asset(f"benchmarks/{name}.py") for name in ("conditions", "pictures")]
+    return [store.weights(name) for name in runs.MAIN] + scripts
 
 
 def right(models: dict, found: Iterable[np.ndarray], labels: np.ndarray) -> tuple[dict, dict]:

@@ -210,11 +210,15 @@ def stored(
 
 
 def write(path: Path, arrays: Arrays, root: str, tokens: list[str]) -> None:
-    """Write a result with what it was made from, whole or not at all."""
+    """Write a result with what it was made from, whole or not at all.
+
+    Args:
+        root: the function that made it, as ``module.name``; of several, with spaces between.
+    """
     arrays = {name: np.asarray(value) for name, value in arrays.items()}
     about = {
         "root": root,
-        "code": reach.digests((root,), without=NOT_CODE),
+        "code": reach.digests(tuple(root.split()), without=NOT_CODE),
         "inputs": {token: digest_of(token) for token in tokens},
         "libraries": {
             name: importlib.metadata.version(name)
@@ -264,11 +268,11 @@ def stale(path: Path, tokens: list[str] | None = None) -> str:
     if about["profile"] != files.profile():
         return f"stale: made in the {about['profile']} profile"
     try:
-        now = reach.digests((about["root"],), without=NOT_CODE)
+        now = reach.digests(tuple(about["root"].split()), without=NOT_CODE)
     except LookupError:
         return f"stale: {about['root']} is gone"
     if now != about["code"]:
-        module = about["root"].rpartition(".")[0]
+        module = about["root"].split()[0].rpartition(".")[0]
         return f"stale: {runs.changed_code(about['code'], now)} changed ({module})"
     if tokens is not None and set(tokens) != about["inputs"].keys():
         return "stale: the list of its inputs changed"
