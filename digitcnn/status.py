@@ -170,18 +170,22 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def stored_results() -> dict[str, str]:
-    """The state in words of every stored result, by its path below the project; see `store.stale`.
-
-    What is kept of runs is shown with the runs.
-    """
-    from . import store
-
+def _stored_files() -> dict[str, Path]:
+    """Every stored result by its path below the project; what is kept of runs is with the runs."""
     found = {}
     for path in sorted(files.cache_path().rglob("*.npz")):
         name = path.relative_to(files.results_root()).as_posix()
-        if name.split("/")[1] in _MADE_OTHERWISE or path.name.startswith("."):
-            continue
+        if name.split("/")[1] not in _MADE_OTHERWISE and not path.name.startswith("."):
+            found[name] = path
+    return found
+
+
+def stored_results() -> dict[str, str]:
+    """The state in words of every stored result, by its path; see `store.stale`."""
+    from . import store
+
+    found = {}
+    for name, path in _stored_files().items():
         try:
             found[name] = store.stale(path) or "current"
         except DigitcnnError:
@@ -199,9 +203,9 @@ def other_versions() -> list[str]:
         with contextlib.suppress(DigitcnnError, KeyError):
             about = runs.read_record(run)["environment"]
             made.update((name, about[name]) for name in ("torch", "numpy"))
-    for name in stored_results():
+    for path in _stored_files().values():
         with contextlib.suppress(DigitcnnError):
-            about = store.read(files.results_root() / name, only_about=True)[1]
+            about = store.read(path, only_about=True)[1]
             made.update(about.get("libraries", {}).items())  # older files do not say it
     found = []
     for (name, version), count in sorted(made.items()):

@@ -113,7 +113,7 @@ def test_formats_get_their_own_content(rendered):
 
 def test_numbers_keep_to_their_units(rendered):
     _, page, pages, _ = rendered
-    assert "20\u00a0s, that is 97.2\u00a0±\u00a00.2\u00a0% of ‘1’s" in html.unescape(page)
+    assert "20\u202fs, that is 97.2\u00a0±\u00a00.2\u202f% of ‘1’s" in html.unescape(page)
     assert "of ‘1’s" in " ".join(" ".join(pages).split())
 
 
