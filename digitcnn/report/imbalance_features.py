@@ -7,23 +7,24 @@ both data sets, seed 42.
 from __future__ import annotations
 
 import itertools
-import warnings
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from scipy.linalg import orthogonal_procrustes
 from sklearn.neighbors import NearestNeighbors
 
 from .. import runs, store
 from ..runs import CASES, PAIR
 from ..sources import NAMES, TITLES
-from .values import Count, Number
+from .representation import NEIGHBOURS, layout
+from .values import Number, Share
 
 if TYPE_CHECKING:
     from ..data import Split
 
-SHOWN, NEIGHBOURS = 500, 15  # test images per class in a map; neighbours of UMAP
+BY_CASE = ("points", "predicted", "twos")  # of a map
 
 
 def geometry(
@@ -108,34 +109,33 @@ def geometry_table() -> pd.DataFrame:
 
 
 def maps(model: str, name: str) -> SimpleNamespace:
-    """Maps of the features of a model's three cases (seed 42) on a test split, laid out together.
+    """Maps of the features of a model's three cases (seed 42) for both digits of a test split.
 
-    ``points`` float32 (N, 2) and ``predicted`` (N,), by case; ``labels`` (N,); ``training`` (N,)
-    tells the training images of case 1, which are embedded beside the own test images.
+    By case ``points`` float32 (N, 2), ``predicted`` (N,) and ``twos`` (test images,), the number of
+    2s among the `NEIGHBOURS` nearest other test images in the features; ``labels`` (N,);
+    ``training`` (N,) tells the training images of case 1, which are embedded beside the own test
+    images.
     """
-    kept = dict(aligned_maps(model, name))
+    kept = dict(separate_maps(model, name))
     kept["points"] = kept["points"].astype("f4")
-    by_case = {what: dict(zip(CASES, kept[what], strict=True)) for what in ("points", "predicted")}
+    by_case = {what: dict(zip(CASES, kept.pop(what), strict=True)) for what in BY_CASE}
     return SimpleNamespace(**kept | by_case)
 
 
 def misread_ones(model: str, name: str) -> SimpleNamespace:
-    """The test images of 1 in `maps` that are misread, by case.
+    """The test images of 1 that are misread, by case.
 
-    ``all``; ``among``: those of which most of the nearest test images in the map are 2s;
-    ``apart``: the others.
+    ``all``: their share; ``among``: the share of these of which most of the nearest test images
+    in the features are 2s.
     """
     shown, found = maps(model, name), {}
-    test = ~shown.training
-    labels = shown.labels[test]
+    ones = shown.labels[~shown.training] == PAIR[0]
     for case in CASES:
-        points = shown.points[case][test]
-        wrong = (labels == PAIR[0]) & (shown.predicted[case][test] != PAIR[0])
-        near = NearestNeighbors(n_neighbors=NEIGHBOURS + 1).fit(points)
-        others = near.kneighbors(points, return_distance=False)[wrong, 1:]  # the first is itself
-        among = int(((labels[others] == PAIR[1]).mean(axis=1) > 0.5).sum())
-        counts = {"all": int(wrong.sum()), "among": among, "apart": int(wrong.sum()) - among}
-        found[case] = SimpleNamespace(**{what: Count(number) for what, number in counts.items()})
+        wrong = ones & (shown.predicted[case][~shown.training] != PAIR[0])
+        among = shown.twos[case][wrong] > NEIGHBOURS / 2
+        found[case] = SimpleNamespace(
+            all=Share(wrong.sum(), ones.sum()), among=Share(among.sum(), wrong.sum())
+        )
     return SimpleNamespace(**found)
 
 
@@ -147,36 +147,37 @@ def misread_ones(model: str, name: str) -> SimpleNamespace:
         store.images(name),
     ],
 )
-def aligned_maps(model: str, name: str) -> dict[str, np.ndarray]:
-    """``points`` (3, N, 2), ``predicted`` (3, N), ``labels`` and ``training`` (N,): see `maps`.
+def separate_maps(model: str, name: str) -> dict[str, np.ndarray]:
+    """``points`` (3, N, 2), ``predicted`` (3, N), ``twos`` (3, test images), ``labels`` and
+    ``training`` (N,): see `maps`.
 
-    AlignedUMAP (umap-learn; McInnes et al. 2018, arXiv 1802.03426) holds the same image near the
-    same place, so that the maps of a row compare.
+    Each map is fitted alone. As its orientation is arbitrary, those of cases 2 and 3 are turned,
+    or mirrored, to lie as closely as they can on that of case 1 (orthogonal Procrustes problem).
     """
     import torch
 
     from .. import inference
 
-    parts = [_images(name, "test", SHOWN, SHOWN)]
+    parts = [_images(name, "test")]
     if model == name:
         parts.append(_training_images(f"{model}-case1"))
-    images = torch.cat([part.images for part in parts])
-    networks = [inference.load(f"{model}-{case}") for case in CASES]
-    features = [inference.extract_features(network, images) for network in networks]
-    logits = [inference.output_layer(*pair) for pair in zip(networks, features, strict=True)]
-    same = {position: position for position in range(len(images))}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of numba and umap, about threads and seeds
-        import umap
-
-        mapper = umap.AlignedUMAP(
-            n_neighbors=NEIGHBOURS, min_dist=0.1, n_epochs=200, alignment_regularisation=0.01,
-            alignment_window_size=len(CASES), random_state=runs.SEED,
-        )  # fmt: skip
-        points = mapper.fit_transform(features, relations=[same] * (len(CASES) - 1))
+    images, tests = torch.cat([part.images for part in parts]), len(parts[0])
+    labels = torch.cat([part.labels for part in parts]).numpy()
+    points, predicted, twos = [], [], []
+    for case in CASES:
+        network = inference.load(f"{model}-{case}")
+        features = inference.extract_features(network, images)
+        predicted.append(inference.output_layer(network, features).argmax(1))
+        near = NearestNeighbors(n_neighbors=NEIGHBOURS).fit(features[:tests])
+        others = near.kneighbors(return_distance=False)  # of each, without itself
+        twos.append((labels[others] == PAIR[1]).sum(1))
+        found = layout(features).astype(float)
+        found -= found.mean(0)
+        points.append(found @ orthogonal_procrustes(found, points[0])[0] if points else found)
     return {
         "points": np.array(points, "f2"),
-        "predicted": np.argmax(logits, axis=2).astype("u1"),
-        "labels": torch.cat([part.labels for part in parts]).numpy().astype("u1"),
-        "training": np.arange(len(images)) >= len(parts[0]),
+        "predicted": np.array(predicted, "u1"),
+        "twos": np.array(twos, "u1"),
+        "labels": labels.astype("u1"),
+        "training": np.arange(len(images)) >= tests,
     }

@@ -64,7 +64,7 @@ def recalls(found: pd.DataFrame, rows: dict[str, str], panels: list[tuple[str, s
 
 
 def maps(found: dict[str, SimpleNamespace]) -> Figure:
-    """Aligned maps, a row per test split, a column per case; errors are darker.
+    """Maps, a row per test split, a column per case; errors are darker.
 
     Args:
         found: by data set, a `digitcnn.report.imbalance_features.maps`. Rings: its training images
@@ -80,7 +80,7 @@ def maps(found: dict[str, SimpleNamespace]) -> Figure:
             wrong = these.predicted[case] != these.labels
             for digit, colour in COLOUR.items():
                 dark = 0.5 * np.array(plt.matplotlib.colors.to_rgb(colour))
-                for told, shade, size in ((~wrong, colour, 2), (wrong, dark, 4)):
+                for told, shade, size in ((~wrong, colour, 1), (wrong, dark, 3)):
                     at = told & ~these.training & (these.labels == digit)
                     axis.scatter(*points[at].T, s=size, color=shade, lw=0, rasterized=True)
             if case == "case1":
