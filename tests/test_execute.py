@@ -270,6 +270,17 @@ def test_a_failing_chapter_leaves_everything_as_it_was(book, capsys):
     assert not execute.local("staging").exists()
 
 
+def test_runs_that_are_missing_cost_no_result_and_are_named(book, capsys):
+    """As after a setting was added to the experiments: nothing is deleted, or trained."""
+    before = snapshot(book)
+    edit(book / "chapters/01-one.qmd", "value = ", "from digitcnn import results\n"
+         "results.record('mnist-exp-batch-32')\nvalue = ")  # fmt: skip
+    assert execute.main([]) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "mnist-exp-batch-32 would have to be trained (missing)" in said
+    assert snapshot(book) == before
+
+
 def test_no_jupyter_is_said_before_anything_changes(book, monkeypatch, capsys):
     before = snapshot(book)
     edit(book / "index.qmd", "Some", "Other")
