@@ -7,6 +7,7 @@ and what is made of two readings, was written in ``audit/CODEBOOK.md`` before an
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -195,12 +196,17 @@ def reason(frame: pd.DataFrame, name: str) -> np.ndarray:
     return np.array([name in reasons.split() for reasons in frame["reasons"]], bool)
 
 
+def kappa(first: Sequence, second: Sequence) -> float:
+    """Cohen's kappa (1960) of two readings; nan where one always says the same, or nothing."""
+    varied = min(len(set(first)), len(set(second))) > 1
+    return cohen_kappa_score(first, second) if varied else float("nan")
+
+
 def agreement(name: str) -> pd.DataFrame:
     """How far the two readings agree: a row for the digit, then one for each code.
 
-    Columns: ``what``, ``first`` and ``second`` (pictures that have it in a reading), ``both``, and
-    Cohen's ``kappa`` (1960), nan where a reading never, or always, says so. Both readings are by
-    the same kind of reader, so kappa is an upper bound of what two people would reach.
+    Columns: ``what``, ``first`` and ``second`` (pictures that have it in a reading), ``both`` and
+    `kappa`: as both are by one kind of reader, an upper bound of what two people would reach.
     """
     frame = readings(name)
     answers = {"digit": (frame["digit1"].to_numpy(), frame["digit2"].to_numpy())}
@@ -212,14 +218,13 @@ def agreement(name: str) -> pd.DataFrame:
     rows = []
     for what, (first, second) in answers.items():
         digit = what == "digit"
-        varied = min(len(set(first)), len(set(second))) > 1
         rows.append(
             {
                 "what": what,
                 "first": len(first) if digit else int(first.sum()),
                 "second": len(second) if digit else int(second.sum()),
                 "both": int((first == second).sum() if digit else (first & second).sum()),
-                "kappa": cohen_kappa_score(first, second) if varied else float("nan"),
+                "kappa": kappa(first, second),
             }
         )
     return pd.DataFrame(rows)
@@ -320,11 +325,9 @@ class Audited:
     Attributes:
         errors: all of MNIST's, 200 random ones of SVHN's; `correct`: 100 random others.
         suspects: images whose label confident learning suspects.
-        kappa: agreement of the readings on the digit (Cohen 1960) over all pictures;
-            `kappa_errors`: over the errors alone.
+        kappa: agreement on the digit over all pictures; `kappa_errors`: over the errors alone.
         codes: `Seen` by code; `undecided`: how often a picture is undecidable, likewise.
-        marked: share of the errors that are blurred or of low contrast; `unmarked`: of the correct
-            images.
+        marked: share of errors blurred or of low contrast; `unmarked`: of the correct images.
     """
 
     errors: Verdicts
@@ -354,7 +357,7 @@ def audited(name: str) -> Audited:
         correct=verdicts(others),
         suspects=verdicts(frame[np.isin(frame["index"], suspected[suspects(name)])]),
         kappa=Number(agreement(name).set_index("what").loc["digit", "kappa"]),
-        kappa_errors=Number(cohen_kappa_score(errors["digit1"], errors["digit2"])),
+        kappa_errors=Number(kappa(errors["digit1"], errors["digit2"])),
         codes={code: seen[code] for code in CODES},
         undecided=seen["undecidable"],
         marked=marked(errors),
