@@ -7,6 +7,7 @@ Judged by macro recall, which is 10 % for a classifier that gives one answer to 
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -258,7 +259,7 @@ def of_readable() -> Average:
     SVHN model reads of the changed pictures and the MNIST model does not of the unchanged ones."""
     mine, theirs = controls.effects("mnist", "svhn"), controls.effects("svhn", "svhn")
     gain, room = mine.gain(*mine.best(2)), theirs.recall(*mine.best(2)) - mine.recall()
-    return Average(end / room for end in (gain, gain.low, gain.high))
+    return Average(end / (room or math.nan) for end in (gain, gain.low, gain.high))
 
 
 def gap(model: str) -> Gap:
