@@ -68,8 +68,8 @@ class Model:
 def model(name: str) -> Model:
     """The main runs of a data set."""
     run = runs.get(name)
-    sizes = {split: part["images"] for split, part in runs.split_sizes(name).items()}
     every = [{s: t.iloc[-1] for s, t in kept.items()} for kept in curves(name).values()]
+    sizes = {split: part["images"] for split, part in runs.split_sizes(name).items()}
     final = {}
     for split, last in every[0].items():
         accuracy, *scores = (last[key] for key in ("accuracy", "precision", "recall"))
