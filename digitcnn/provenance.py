@@ -140,17 +140,24 @@ def read_record(folder: Path) -> dict:
 
 def options_digest() -> str:
     """Digest of the options in Quarto's configuration that say how cells are executed."""
+    root = files.project_root()
+    paths = sorted([*root.glob("_quarto*.yml"), *root.glob("chapters/_metadata.yml")])
+    return _options_digest(tuple((path.name, path.read_text("utf-8")) for path in paths))
+
+
+@functools.lru_cache(maxsize=2)  # parsing YAML takes longest of all that is asked of each document
+def _options_digest(texts: tuple[tuple[str, str], ...]) -> str:
     import yaml
 
-    root, found = files.project_root(), {}
-    for path in sorted([*root.glob("_quarto*.yml"), *root.glob("chapters/_metadata.yml")]):
-        about = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    found = {}
+    for name, text in texts:
+        about = yaml.safe_load(text) or {}
         options = {
             "options": _executing(about),
             "formats": {name: _executing(own) for name, own in (about.get("format") or {}).items()},
         }
         if any(options.values()):  # a submission's profile has none
-            found[path.name] = options
+            found[name] = options
     return files.fingerprint(found)
 
 
