@@ -323,7 +323,7 @@ def print_status(every: bool = False) -> int:
         hours = zip(CLUSTERS, with_workers(*CLUSTERS), strict=True)
         found = ", ".join(f"{n} {duration(each)}" for n, each in hours)
         print(f"Computed from recorded times (or the estimates), by number of workers: {found}.")
-    for sentence in other_versions():
+    for sentence in other_versions() if every else ():
         print(sentence)
     for data in runs.DATA:
         if runs.has_manifest(data):
