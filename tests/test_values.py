@@ -38,6 +38,8 @@ from digitcnn.report.values import Average, Count, Duration, Points, Ratio, Shar
         (Points((0.0123, 0.004, 0.02)).signed_full, "+1.2 (+0.4 to +2.0)"),
         (Points((0.0, -0.01, 0.01)).signed, "0.0"),
         (Points((0.013, math.nan, math.nan, 1.0)).signed_full, "+1.30"),
+        (Points((math.nan, math.nan, math.nan)).signed, "–"),
+        (Points((-0.00001, -0.1, 0.1)).signed, "0"),
         (Average((0.9678, 0.965, 0.971)), "96.8 %"),
         (Duration(95), "2 min"),
         (Duration(7510), "2 h 05 min"),

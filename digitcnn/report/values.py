@@ -207,8 +207,8 @@ class Points(Estimated):
     def signed(self) -> Text:
         """``+1.2`` or ``−1.2``."""
         shown = self._number(self)
-        nothing = float(shown.replace(MINUS, "-").replace(",", "")) == 0
-        return Text(shown if self < 0 or nothing else "+" + shown)
+        more = round(self.scale * self, self.digits) > 0  # nan is not
+        return Text("+" + shown if more else shown)
 
     @property
     def signed_full(self) -> Text:
