@@ -14,6 +14,7 @@ import hashlib
 import importlib.metadata
 import json
 import re
+import stat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -99,7 +100,18 @@ def source_digest(document: str) -> str:
 
 def file_digest(path: Path) -> str | None:
     """Digest of a file's content; None if it is not there."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else None
+    try:
+        now = path.stat()
+    except OSError:
+        return None
+    if not stat.S_ISREG(now.st_mode):
+        return None
+    return _digest(path, now.st_mtime_ns, now.st_ctime_ns, now.st_ino, now.st_size)
+
+
+@functools.lru_cache(maxsize=2000)  # documents share files: `status` would read each many times
+def _digest(path: Path, *as_it_stands: int) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def counts(path: Path) -> str | None:
@@ -145,13 +157,13 @@ def options_digest() -> str:
     return _options_digest(tuple((path.name, path.read_text("utf-8")) for path in paths))
 
 
-@functools.lru_cache(maxsize=2)  # parsing YAML takes longest of all that is asked of each document
+@functools.lru_cache(maxsize=2)  # asked of each document
 def _options_digest(texts: tuple[tuple[str, str], ...]) -> str:
     import yaml
 
     found = {}
     for name, text in texts:
-        about = yaml.safe_load(text) or {}
+        about = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
         options = {
             "options": _executing(about),
             "formats": {name: _executing(own) for name, own in (about.get("format") or {}).items()},

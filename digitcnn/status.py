@@ -248,8 +248,8 @@ def run_rows(every: bool) -> list[Row]:
     rows = []
     for name, members in groups.items():
         states = [state(run) for run in members]
-        costs = [seconds(run) for run in members]
         done = ("current", NOT_KNOWN)
+        costs = [seconds(run, known in done) for run, known in zip(members, states, strict=True)]
         left = sum(s for s, known in zip(costs, states, strict=True) if known not in done)
         row = Row(name, tally(states), duration(sum(costs)), left)
         if len(members) > 1:

@@ -353,20 +353,25 @@ def test_data_never_read_are_read_first(empty, asked, monkeypatch):
 def test_status_takes_under_a_second_of_cpu_and_no_torch():
     """Of this project as it is; of a machine that counts to two million in an eighth of one.
 
-    So a slower machine, or a busy one, has as much longer as it needs.
+    So a slower machine has as much longer as it needs; and the least of three counts, as what runs
+    beside it can only add.
     """
     code = (
         "import sys, time\nsum(i * i for i in range(2_000_000))\nunit = time.process_time()\n"
         "from digitcnn import cli\ncli.main(['status'])\n"
         "print(time.process_time() / unit - 1, 'torch' in sys.modules, file=sys.stderr)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120,
-        env={k: v for k, v in os.environ.items() if not k.startswith("DIGITCNN_")},
-    )  # fmt: skip
-    eighths, torch = done.stderr.splitlines()[-1].split()
-    assert float(eighths) < 8 and torch == "False", done.stderr
-    assert all(name in done.stdout for name in (*runs.MAIN, *provenance.documents()))
+    eighths = []
+    for _ in range(3):
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120,
+            env={k: v for k, v in os.environ.items() if not k.startswith("DIGITCNN_")},
+        )  # fmt: skip
+        used, torch = done.stderr.splitlines()[-1].split()
+        eighths.append(float(used))
+        assert torch == "False", done.stderr
+        assert all(name in done.stdout for name in (*runs.MAIN, *provenance.documents()))
+    assert min(eighths) < 8, eighths
 
 
 def test_ctrl_c_is_one_line_and_130(monkeypatch, capsys):
