@@ -407,7 +407,7 @@ def test_a_missing_package_is_one_sentence(monkeypatch, capsys):
 def test_data_of_the_quick_profile_needs_no_files(sandbox, capsys):
     assert cli.main(["data"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2 and "1,797 images (train 1,257, validation" in lines[0]
+    assert len(lines) == 2 and "900 images (train 630, validation" in lines[0]
     assert (sandbox / "_quick" / "cache" / "data" / "mnist.json").is_file()
 
 
