@@ -26,7 +26,8 @@ class Confusion:
     Attributes:
         true, predicted: classes.
         indices: of the errors in the pool, (count,).
-        frame: `answers` of those that were looked at.
+        frame: `answers` of those that were drawn at random and looked at.
+        suspected: `answers` of the others that were looked at, as the network doubts their label.
         training: `readings` of the training images of the true class that were looked at.
         flips: what edits do to those of them that were edited (see `edits`).
     """
@@ -35,6 +36,7 @@ class Confusion:
     predicted: int
     indices: np.ndarray
     frame: pd.DataFrame = field(repr=False)
+    suspected: pd.DataFrame = field(repr=False)
     training: pd.DataFrame = field(repr=False)
     flips: edits.Flips = NOT_EDITED
 
@@ -49,7 +51,7 @@ class Confusion:
         return Count(len(self.indices))
 
     def seen(self, code: str, by: str = "both") -> Count:
-        """How many of the errors have a code."""
+        """How many of the errors drawn at random have a code."""
         return Count(has(self.frame, code, by).sum())
 
     @property
@@ -64,8 +66,13 @@ class Confusion:
 
     @property
     def verdicts(self) -> Verdicts:
-        """What the two readers make of the errors."""
+        """What the two readers make of the errors drawn at random."""
         return verdicts(self.frame)
+
+    @property
+    def doubted(self) -> Verdicts:
+        """What they make of the others that were looked at."""
+        return verdicts(self.suspected)
 
     def in_training(self, code: str) -> Share:
         """Share of the training images of the true class looked at that have a code."""
@@ -101,8 +108,8 @@ class Confusions:
             if row.pair == (true, predicted):
                 return row
         if files.profile() == "quick":  # its networks err in other ways, or not at all
-            none = answers(self.name).iloc[:0], readings(self.name).iloc[:0]
-            return Confusion(true, predicted, np.zeros(0, int), *none)
+            none, read = answers(self.name).iloc[:0], readings(self.name).iloc[:0]
+            return Confusion(true, predicted, np.zeros(0, int), none, none, read)
         raise files.DigitcnnError(f"No {true} is read as {predicted}: ask for one of the `rows`.")
 
 
@@ -110,16 +117,18 @@ def confusions(name: str, run: str | None = None) -> Confusions:
     """The confusions of a training (default: the first seed) with readings and edits."""
     p = predictions.predict(run or name, name)
     frame, looked_at = answers(name, run), readings(name)
-    effects = edits.flips(run or name) if name == "mnist" else {}
+    effects, random = edits.flips(run or name) if name == "mnist" else {}, reason(frame, "error")
     rows = []
     for true, predicted, _ in evaluation.most_confused(p, 90):
         indices = p.indices[(p.labels == true) & (p.predicted == predicted)]
+        these = np.isin(frame["index"], indices)
         rows.append(
             Confusion(
                 true,
                 predicted,
                 indices,
-                frame[np.isin(frame["index"], indices)],
+                frame[these & random],
+                frame[these & ~random],
                 looked_at[reason(looked_at, f"train-{true}")],
                 effects.get((true, predicted), NOT_EDITED),
             )

@@ -65,7 +65,7 @@ def confusion_matrices(counts: dict[str, np.ndarray]) -> Figure:
             axis.text(column, row, errors[row, column], ha="center", va="center", fontsize=6.5)
         for digit in range(10):
             axis.text(digit, digit, f"{matrix[digit, digit]:,}", ha="center", va="center",
-                      color="0.4", fontsize=5.2)  # fmt: skip
+                      color="0.35", fontsize=6)  # fmt: skip
         axis.set_title(TITLES[name], color=DATA_COLOUR[name])
         axis.set(xlabel="answered", xticks=range(10), yticks=range(10))
         axis.tick_params(length=0)

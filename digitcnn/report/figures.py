@@ -98,7 +98,7 @@ def preparation(stages: dict[str, np.ndarray]) -> Figure:
     )
     for axis, (title, stage) in zip(axes, stages.items(), strict=True):
         axis.imshow(stage, cmap="gray", vmin=0, vmax=255 if stage.dtype == np.uint8 else 1)
-        axis.set_title(title, fontsize=8)
+        axis.set_title(title.replace(" ", "\n", 1), fontsize=8)  # side by side they would touch
         axis.set(xticks=[], yticks=[])
         axis.grid(visible=False)
         axis.spines[:].set(visible=True, color="0.6", linewidth=0.6)

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from ..runs import CASES, PAIR
@@ -78,11 +79,12 @@ def maps(found: dict[str, SimpleNamespace]) -> Figure:
     for row, (name, these) in zip(axes, found.items(), strict=True):
         for axis, (case, points) in zip(row, these.points.items(), strict=True):
             wrong = these.predicted[case] != these.labels
-            for digit, colour in COLOUR.items():
-                dark = 0.5 * np.array(plt.matplotlib.colors.to_rgb(colour))
-                for told, shade, size in ((~wrong, colour, 1), (wrong, dark, 3)):
-                    at = told & ~these.training & (these.labels == digit)
-                    axis.scatter(*points[at].T, s=size, color=shade, lw=0, rasterized=True)
+            shown = np.flatnonzero(~these.training)
+            shown = np.random.default_rng(0).permutation(shown)  # no digit covers the other
+            colours = np.array([to_rgb(COLOUR[digit]) for digit in these.labels[shown]])
+            colours[wrong[shown]] *= 0.5
+            few = wrong[shown] & (wrong[shown].mean() < 0.2)  # these would be lost among the others
+            axis.scatter(*points[shown].T, s=1 + 2 * few, c=colours, lw=0, rasterized=True)
             if case == "case1":
                 at = these.training & (these.labels == 1)
                 axis.scatter(*points[at].T, s=9, facecolors="none", edgecolors="0", lw=0.4,

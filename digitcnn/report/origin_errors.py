@@ -15,7 +15,7 @@ import pandas as pd
 
 from .. import division, predictions, runs, stats
 from . import attributes, origins
-from .values import Count, Number, Points, Share, Spread
+from .values import Count, Number, Points, Share, Spread, Text, listed
 
 
 def errors(name: str, split: str = "test") -> dict[str, np.ndarray]:
@@ -46,7 +46,8 @@ class Draw:
 
     Attributes:
         validation, test: error rates of the first training.
-        p: Fisher's of these, corrected for both data sets (Holm).
+        p: Fisher's of these, corrected for both data sets (Holm); `other_ps`: those of the other
+            trainings.
         difference: error rate of test less that of validation, mean over the trainings;
             `adjusted`: the same among images alike in all that `origins.composition` knows.
     """
@@ -54,24 +55,35 @@ class Draw:
     validation: Share
     test: Share
     p: Number
+    other_ps: tuple[Number, ...]
     difference: Points
     adjusted: Points
+
+    @property
+    def others(self) -> Text:
+        """The other trainings' p values."""
+        return listed(self.other_ps)
 
 
 def draw(name: str) -> Draw:
     """Whether a data set's validation and test split differ by more than chance."""
-    held_out, first = ("validation", "test"), {}
-    for each in runs.DATA:
-        wrong = [predictions.predict(each, each, split).wrong for split in held_out]
-        first[each] = [Share(part.sum(), len(part)) for part in wrong]
-    p = stats.holm(stats.fisher(v.hits, v.total, t.hits, t.total) for v, t in first.values())
+    held_out, place = ("validation", "test"), runs.DATA.index(name)
+    shares, ps = [], []
+    for seed in zip(*map(runs.trainings, runs.DATA), strict=False):  # of both, as far as trained
+        found = []
+        for data, run in zip(runs.DATA, seed, strict=True):
+            wrong = [predictions.predict(run, data, split).wrong for split in held_out]
+            found.append([Share(part.sum(), len(part)) for part in wrong])
+        p = stats.holm(stats.fisher(v.hits, v.total, t.hits, t.total) for v, t in found)
+        shares.append(found[place])
+        ps.append(Number(p[place], 3))
     parts, (one, other) = division.split_indices(name), (errors(name, s) for s in held_out)
     wrong = {run: np.concatenate([one[run], other[run]]) for run in one}
     validation = np.repeat([True, False], [len(parts[split]) for split in held_out])
     clusters = origins.groups(name)[np.concatenate([parts[split] for split in held_out])]
     known = pd.concat([origins.composition(name, split) for split in held_out])
     return Draw(
-        *first[name], Number(p[runs.DATA.index(name)], 3),
+        *shares[0], ps[0], tuple(ps[1:]),
         effect(wrong, validation, np.zeros(len(validation)), clusters),
         effect(wrong, validation, alike(known), clusters),
     )  # fmt: skip

@@ -91,7 +91,7 @@ def confusion_matrices(counts: dict[str, np.ndarray]) -> Figure:
         shown = np.vstack([shares, np.full(10, np.nan), total])
         axis.imshow(np.nan_to_num(shown), cmap="Greys", vmin=0, vmax=130)
         for row, column in np.argwhere(shown >= 1):
-            share, style = shown[row, column], {"ha": "center", "va": "center", "fontsize": 6}
+            share, style = shown[row, column], {"ha": "center", "va": "center", "fontsize": 6.5}
             axis.text(
                 column, row, f"{share:.0f}", color="white" if share > 70 else "black", **style
             )
