@@ -49,6 +49,9 @@ test-all: ## every test, those that kill processes and run whole pools too
 quick:    ## everything from nothing on toy data, into _quick/, in minutes (CHAPTER=05: that alone)
 	@$(PYTHON) tools/report.py quick $(CHAPTER)
 
+ifneq ($(and $(filter submission,$(MAKECMDGOALS)),$(filter-out submission,$(MAKECMDGOALS))),)
+$(error NAME and ROLL need quotes: make submission NAME="Ada Lovelace" ROLL=M23-001)
+endif
 submission: ## NAME.ROLL.zip to hand in: make submission NAME="Ada Lovelace" ROLL=M23-001
 	$(full)
 	@.venv/bin/python tools/submission.py "$$NAME" "$$ROLL" "$$DATE" "$$DRAFT"

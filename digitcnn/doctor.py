@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import platform
 import shutil
 import subprocess
@@ -16,6 +17,9 @@ REMEDY = "run `python3 tools/environment.py full`, which all but `make report` n
 
 def diagnose() -> int:
     """Print a line per check; exit status 1 if something needed is wrong."""
+    if importlib.util.find_spec("torch") is None:  # every further check would say it again
+        print(f"NO  full environment: {REMEDY}.")
+        return 1
     wrong = 0
     for check in (python, kernel, quarto, data, device, disk):
         try:
@@ -53,7 +57,7 @@ def quarto() -> str:
     """Which Quarto renders the report."""
     program = shutil.which("quarto")
     if not program:
-        return "none on the PATH: `make report` uses its own renderer; install 1.9 or newer"
+        return "not installed, and needed for `make preview` alone (1.9 or newer)"
     answer = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=30)
     version = answer.stdout.strip()
     if tuple(int(x) for x in version.split(".")[:2] if x.isdigit()) < (1, 9):
@@ -77,7 +81,10 @@ def device() -> str:
 
     if torch.cuda.is_available():
         return f"GPU {torch.cuda.get_device_name()}"
-    return f"CPU, {torch.get_num_threads()} threads (a CUDA GPU is used where there is one)"
+    from . import training
+
+    fast = "with" if training.native_bfloat16(torch.device("cpu")) else "without"
+    return f"CPU {fast} bfloat16, {torch.get_num_threads()} threads (no CUDA GPU)"
 
 
 def disk() -> str:

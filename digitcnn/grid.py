@@ -158,7 +158,8 @@ def train(
                         failed[run.id] = str(error)
                     except Exception as error:
                         failed[run.id] = f"{type(error).__name__}: {error}"
-                view.show([run for _, run in running.values()])
+                if running:
+                    view.show([run for _, run in running.values()])
         except KeyboardInterrupt:
             _end(pools)
             view.close()

@@ -55,14 +55,16 @@ def predict_command(options: argparse.Namespace) -> str:
     table of those that can), and a model that is missing, damaged or stale.
     """
     data_name, model_name = _checked(options)
+    bad = 0
+    if options.images:  # before torch is imported: a file that is not there is said at once
+        names, found, bad = _read(options, model_name)
     import numpy as np
     import torch
 
     from . import data, inference, predictions, preparation, rejection, sources
 
-    model, bad = inference.load(model_name), 0
+    model = inference.load(model_name)
     if options.images:
-        names, found, bad = _read(options, model_name)
         labels = [None] * len(found)
     else:
         test = data.load(data_name, "test")
@@ -143,5 +145,10 @@ def _checked(options: argparse.Namespace) -> tuple[str, str]:
         raise DigitcnnError(f"--seed {options.seed}: give a number from 0.")
     from . import sources
 
-    data_name = sources.checked(options.data or "svhn")
-    return data_name, sources.checked(options.model or data_name)
+    data_name = sources.checked((options.data or "svhn").lower())
+    model_name = (options.model or data_name).lower()
+    if model_name not in sources.NAMES:
+        raise DigitcnnError(
+            f"There is no model {options.model!r} to choose: give {' or '.join(sources.NAMES)}."
+        )
+    return data_name, model_name

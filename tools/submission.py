@@ -120,6 +120,10 @@ def main(arguments: list) -> int:
     name, roll, date, draft = [*arguments, "", ""][:4]
 
     def work() -> None:
+        if not (name.strip() and roll.strip()):
+            raise SetupError(
+                "Give both, in quotes: make submission NAME='Ada Lovelace' ROLL=M23-001."
+            )
         named = checked(name, "NAME", "Ada Lovelace", " -.,\u200c\u200d")
         number = checked(roll, "ROLL", "M23-001", " -_.")
         stem, day = stem_of(named, number), day_of(date)

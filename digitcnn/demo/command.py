@@ -76,6 +76,11 @@ def on_page(options: argparse.Namespace) -> None:
         serving.answers = Answers()
         for sentence in dict.fromkeys(serving.answers.load()):
             print(f"Missing: {sentence}", flush=True)
+        if any(name != "ready" for name in serving.answers.state().values()):
+            print(
+                "What does not need it works: drawing and pictures need the models alone.",
+                flush=True,
+            )
         print(f"Ready after {time.perf_counter() - began:.0f} s.", flush=True)
         threading.Event().wait()
     finally:

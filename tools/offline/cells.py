@@ -90,7 +90,9 @@ def execute(
                     "knows; do without it."
                 )
             evaluated = (defaults["html"] | own)["eval"] and code  # once for both formats
-            outputs = run(code, f"cell {label}").outputs if evaluated else []
+            begins = next((line for line in code.splitlines() if line.strip()), "")
+            where = f"cell {label}" if "label" in own else f"the cell that begins {begins!r}"
+            outputs = run(code, where).outputs if evaluated else []
             for fmt, text in texts.items():
                 opts = defaults[fmt] | own
                 text.append(
