@@ -158,7 +158,7 @@ def train(
                         failed[run.id] = str(error)
                     except Exception as error:
                         failed[run.id] = f"{type(error).__name__}: {error}"
-                if running:
+                if running or queue:
                     view.show([run for _, run in running.values()])
         except KeyboardInterrupt:
             _end(pools)

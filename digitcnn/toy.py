@@ -1,9 +1,9 @@
 """Embedded data for the quick profile: real handwritten digits that need no download.
 
 scikit-learn bundles 1,797 handwritten digits of 8 x 8 pixels (Alpaydin and Kaynak 1998, UCI
-"Optical Recognition of Handwritten Digits"). The first half stands in for MNIST; coloured
-compositions with neighbours, strokes and blur stand in for SVHN. Few, because most of a quick
-run's time goes into looking at its test images. Both are the same on every machine.
+"Optical Recognition of Handwritten Digits"). The first half stands in for MNIST; of the
+other, coloured compositions with neighbours, strokes and blur stand in for SVHN. Few, because most
+of a quick run's time goes into looking at its test images. Both are the same on every machine.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ COPY = {
     "mnist": "scikit-learn's bundled handwritten digits in the place of MNIST (quick profile)",
     "svhn": "coloured compositions of scikit-learn's digits in the place of SVHN (quick profile)",
 }
-COUNT = 900  # of the digits; as many stand-ins for either data set
+COUNT = 900  # stand-ins for either data set
 
 
-def _digits() -> tuple[np.ndarray, np.ndarray]:
+def _digits(chosen: slice) -> tuple[np.ndarray, np.ndarray]:
     """Digits as float32 (COUNT, 20, 20) in [0, 1] and labels int64 (COUNT,)."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
-    enlarged = ndimage.zoom(bunch.images[:COUNT] / 16, (1, 2.5, 2.5), order=1)
-    return enlarged.clip(0, 1).astype(np.float32), bunch.target[:COUNT].astype(np.int64)
+    enlarged = ndimage.zoom(bunch.images[chosen] / 16, (1, 2.5, 2.5), order=1)
+    return enlarged.clip(0, 1).astype(np.float32), bunch.target[chosen].astype(np.int64)
 
 
 def read_mnist() -> tuple[np.ndarray, np.ndarray]:
     """Images uint8 (COUNT, 3, 32, 32), white on black and centred, and labels int64 (COUNT,)."""
-    digits, labels = _digits()
+    digits, labels = _digits(slice(COUNT))
     framed = np.pad(digits, ((0, 0), (6, 6), (6, 6)))
     return np.repeat((framed * 255).astype(np.uint8)[:, None], 3, axis=1), labels
 
@@ -37,7 +37,7 @@ def read_mnist() -> tuple[np.ndarray, np.ndarray]:
 def read_svhn() -> tuple[np.ndarray, np.ndarray]:
     """Images uint8 (COUNT, 3, 32, 32), house-number-like, and labels int64 (COUNT,)."""
     random = np.random.default_rng(42)
-    digits, labels = _digits()
+    digits, labels = _digits(slice(-COUNT, None))
     count = len(labels)
 
     # A canvas three digits wide: the labelled one in the middle, a neighbour on either side.

@@ -65,7 +65,7 @@ def test_json_of_samples_maps_and_pictures(served, answers):
     sample = found["samples"][0]
     assert sample["label"] == 4 and sample["pixels"].startswith("data:image/png;base64,")
     status, _, found = ask(served, "/api/map?model=svhn&data=mnist")
-    assert status == 200 and len(found["points"]) == len(found["labels"]) == 360
+    assert status == 200 and len(found["points"]) == len(found["labels"]) == 180
     assert len(found["colours"]) == 10 and np.ptp(found["points"], axis=0).tolist() == [1000, 1000]
     body = png(np.full((50, 50), 7, np.uint8))
     for how in ("", "?prepare=auto", "?prepare=none"):

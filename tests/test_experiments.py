@@ -85,13 +85,13 @@ def test_the_main_figures_are_those_of_the_last_epoch(sandbox):
     for run in ("mnist", "mnist-s43", "svhn"):
         finish(run)
     found, last = experiments.model("mnist"), results.history("mnist")["test"].iloc[-1]
-    assert found.test.accuracy.count == 2 and found.epochs == 8
+    assert found.test.accuracy.count == 2 and found.epochs == 12
     assert found.test.first.hits == round(last["accuracy"] * found.test.first.total)
     assert found.test.first.total == len(division.split_indices("mnist")["test"])
     assert found.floor == pytest.approx(-math.log(0.91), abs=1e-3)
     assert len(experiments.summary()) == 6
     table = experiments.all_epochs("mnist")
-    assert list(table.index) == list(range(1, 9)) and table.shape[1] == 7
+    assert list(table.index) == list(range(1, 13)) and table.shape[1] == 7
     kept = results.history("mnist")["validation"]["recall"].to_numpy()
     assert table["validation recall"].to_numpy() == pytest.approx(100 * kept)
     drawn = experiments_figures.curves({n: experiments.curves(n) for n in runs.DATA}, found.floor)

@@ -333,7 +333,7 @@ def test_the_steps_are_drawn():
         preparation.preparation_steps(np.full((90, 90, 3), 200, np.uint8))
     one_sentence(caught.value)
     figure = figures.preparation(stages)
-    assert [axes.get_title() for axes in figure.axes] == list(stages)
+    assert [axes.get_title().replace("\n", " ") for axes in figure.axes] == list(stages)
 
 
 # Nothing like a digit
