@@ -229,8 +229,7 @@ def test_blur_is_seen():
 
 def test_neighbours_are_found_in_compositions_of_known_content():
     """Stand-ins for SVHN, built like those of `digitcnn.toy`, with and without neighbours."""
-    digits, _ = toy._digits()
-    digits = digits[:300]
+    digits, _ = toy._digits(slice(300))
     alone = np.zeros((300, 32, 64), np.float32)
     alone[:, 6:26, 22:42] = digits
     crowded = alone.copy()
