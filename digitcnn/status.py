@@ -322,7 +322,7 @@ def print_status(every: bool = False) -> int:
     if every:
         hours = zip(CLUSTERS, with_workers(*CLUSTERS), strict=True)
         found = ", ".join(f"{n} workers {duration(each)}" for n, each in hours)
-        print(f"As recorded, two runs at a time on machines that were not idle: {found}.")
+        print(f"From recorded times, two runs at a time (or the estimates): {found}.")
     for sentence in other_versions() if every else ():
         print(sentence)
     for data in runs.DATA:
