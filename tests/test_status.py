@@ -237,7 +237,8 @@ def test_hours_of_a_cluster_are_those_of_the_recorded_times(empty, monkeypatch, 
     assert half == pytest.approx((500 + 10 * len(others)) / 2, abs=10)
     monkeypatch.setattr(status, "run_rows", lambda every: [status.Row("a", "current")])
     lines = shown(capsys, "--all")[1]
-    line = next(line for line in lines if line.startswith("From recorded times, two runs at a time"))
+    said = "From recorded times, two runs at a time"
+    line = next(line for line in lines if line.startswith(said))
     assert f"2 workers {status.duration(half)}, 16 workers " in line
 
 
