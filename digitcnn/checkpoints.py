@@ -30,7 +30,6 @@ from torch import Tensor
 from . import data, division, files, reach, results, runs
 from .files import DigitcnnError, Interrupted
 from .model import DigitCNN
-from .results import COLUMNS
 from .runs import (
     RunConfig,
     answers_path,
@@ -228,28 +227,7 @@ def compute(
     """
     source = division.pool(run.data)
     ingredients, key, code = runs.ingredients(run), runs.key(run), runs.code(run)
-    files.remove_leftovers(checkpoint_path(run))
-    state, seconds = _saved_progress(run, ingredients)
-    began = time.perf_counter()
-
-    def save(training: Training) -> None:
-        nonlocal began
-        seconds.append(time.perf_counter() - began)
-        about = {"kind": "checkpoint", "run": run.id, "epoch": training.epoch}
-        about |= {"ingredients": ingredients, "seconds": [round(value, 3) for value in seconds]}
-        write_tensors(checkpoint_path(run), state_of(training), about)
-        after_epoch(run, training, seconds)
-        began = time.perf_counter()
-
-    def resume(training: Training) -> None:
-        if state:
-            try:
-                restore(training, state)
-            except (KeyError, RuntimeError, ValueError, TypeError) as error:
-                path, remedy = checkpoint_path(run), "delete it to train from the start"
-                raise files.unusable(path, "is of another architecture", remedy) from error
-
-    training = learn(run, source, pick_device(), before=resume, after_epoch=save)
+    training, seconds = learned(run, ingredients, after_epoch)
     model = cast(DigitCNN, training.averaged.module)
     answers = {} if training.diverged else _answers(run, model)
     weights = kept_weights(model)
@@ -271,11 +249,42 @@ def compute(
         "weights_sha256": checksum(weights),
         "answers_sha256": files.arrays_digest(answers),
     }
-    metrics = {split: metrics_text(rows) for split, rows in training.rows.items()}
+    metrics = {split: results.metrics_text(rows) for split, rows in training.rows.items()}
     record["metrics_sha256"] = {split: results.sha256(text) for split, text in metrics.items()}
     keeps = runs.keeps_weights(run) and not training.diverged
     arrays = {name: value.numpy() for name, value in weights.items()} if keeps else {}
     return Outcome(run, record, metrics, answers, arrays)
+
+
+def learned(
+    run: RunConfig,
+    ingredients: dict,
+    after_epoch: Callable[[RunConfig, Training, list[float]], None] = lambda *about: None,
+) -> tuple[Training, list[float]]:
+    """A run's training, gone on with from its checkpoint to its end, and the seconds per epoch."""
+    files.remove_leftovers(checkpoint_path(run))
+    state, seconds = _saved_progress(run, ingredients)
+    began = time.perf_counter()
+
+    def save(training: Training) -> None:
+        nonlocal began
+        seconds.append(time.perf_counter() - began)
+        about = {"kind": "checkpoint", "run": run.id, "epoch": training.epoch}
+        about |= {"ingredients": ingredients, "seconds": [round(value, 3) for value in seconds]}
+        write_tensors(checkpoint_path(run), state_of(training), about)
+        after_epoch(run, training, seconds)
+        began = time.perf_counter()
+
+    def resume(training: Training) -> None:
+        if state:
+            try:
+                restore(training, state)
+            except (KeyError, RuntimeError, ValueError, TypeError) as error:
+                path, remedy = checkpoint_path(run), "delete it to train from the start"
+                raise files.unusable(path, "is of another architecture", remedy) from error
+
+    source = division.pool(run.data)
+    return learn(run, source, pick_device(), before=resume, after_epoch=save), seconds
 
 
 def state_of(training: Training) -> dict[str, Tensor]:
@@ -369,15 +378,6 @@ def store(outcome: Outcome) -> None:
         write_tensors(weights_path(run), tensors, record | {"kind": "weights"})
     files.write_json(record_path(run), runs.sealed(record))
     checkpoint_path(run).unlink(missing_ok=True)
-
-
-def metrics_text(rows: list[Metrics]) -> str:
-    """The text of a metrics file: a header, then a row per evaluation, six decimals."""
-    lines = ["\t".join(COLUMNS)]
-    for row in rows:
-        values = (row.loss, row.accuracy, row.precision, row.recall)
-        lines.append("\t".join([str(row.epoch), *(f"{value:.6f}" for value in values)]))
-    return "\n".join(lines) + "\n"
 
 
 def _saved_progress(

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import checkpoints, data, runs, store
+from . import checkpoints, data, files, runs, store
+from .files import DigitcnnError
 from .model import DigitCNN
 from .pictures import to_images
 from .predictions import softmax
@@ -23,6 +24,28 @@ from .training import EVALUATION_BATCH, float32, predict_logits, to_unit
 def load(run: str | runs.RunConfig) -> DigitCNN:
     """The trained model of a run from ``models/`` alone; see `checkpoints.load_model`."""
     return checkpoints.load_model(run)
+
+
+def network(run: str | runs.RunConfig) -> DigitCNN:
+    """`load`, or, of a run whose weights are not kept, the network trained again.
+
+    On another machine that is another training of the same seed, whose answers differ a little from
+    the stored ones. Raises `DigitcnnError` where training is forbidden.
+    """
+    run = runs.get(run)
+    if runs.keeps_weights(run):
+        return load(run)
+    if checkpoints.forbidden():
+        raise DigitcnnError(
+            f"{run.id}, whose weights are not kept, would have to be trained again, but "
+            "DIGITCNN_TRAIN is 'never': run `make report` without it."
+        )
+    with files.lock(run.id):
+        training, _ = checkpoints.learned(run, runs.ingredients(run), checkpoints.say_epoch)
+        model: Any = training.averaged.module
+        model.load_state_dict(checkpoints.kept_weights(model))  # rounded as those that are kept
+        runs.checkpoint_path(run).unlink(missing_ok=True)
+    return model.eval()
 
 
 def probabilities(model: DigitCNN, pictures: object) -> np.ndarray:

@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from . import files, runs
 from .runs import RunConfig
+
+if TYPE_CHECKING:
+    from .training import Metrics
 
 COLUMNS = ("epoch", "loss", "accuracy", "precision", "recall")  # of a metrics file
 
@@ -47,6 +52,15 @@ def read_metrics(path: Path, digest: str | None) -> pd.DataFrame:
     if sha256(text) != digest:
         raise files.unusable(path, "is damaged", "delete its folder and run `make train`")
     return pd.read_csv(io.StringIO(text), sep="\t").astype(dict.fromkeys(COLUMNS[1:], float))
+
+
+def metrics_text(rows: Iterable[Metrics]) -> str:
+    """The text of a metrics file: a header, then a row per evaluation, six decimals."""
+    lines = ["\t".join(COLUMNS)]
+    for row in rows:
+        values = (row.loss, row.accuracy, row.precision, row.recall)
+        lines.append("\t".join([str(row.epoch), *(f"{value:.6f}" for value in values)]))
+    return "\n".join(lines) + "\n"
 
 
 def answers(run: str | RunConfig) -> dict[str, np.ndarray]:

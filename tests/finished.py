@@ -17,7 +17,7 @@ def finish(run: str | runs.RunConfig) -> runs.RunConfig:
         model = build_model(run).eval()
     weights, answers = checkpoints.kept_weights(model), checkpoints._answers(run, model)
     rows = [Metrics(epoch + 1, 2.3, 0.1, 0.1, 0.1) for epoch in range(run.epochs)]
-    metrics = {split: checkpoints.metrics_text(rows) for split in ("train", *run.held_out)}
+    metrics = {split: results.metrics_text(rows) for split in ("train", *run.held_out)}
     record = {
         "run": run.id,
         "key": runs.key(run),

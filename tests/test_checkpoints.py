@@ -190,7 +190,7 @@ def test_metrics_are_exactly_those_of_the_weights_file(sandbox, changes):
     model = checkpoints.load_model(run)
     again = training.evaluate(model, split.images, split.labels, epoch=3)
     stored = runs.metrics_path(run, "validation").read_text().splitlines()
-    assert stored[-1] == checkpoints.metrics_text([again]).splitlines()[-1]
+    assert stored[-1] == results.metrics_text([again]).splitlines()[-1]
     answers = results.answers(run)["mnist-validation-answer"]
     assert (answers == training.predict_logits(model, split.images).argmax(1).numpy()).all()
     accuracy = (answers == split.labels.numpy()).mean()
@@ -795,7 +795,7 @@ def test_the_loss_of_a_diverged_run_can_be_read(tmp_path):
     path = tmp_path / "train.txt"
     rows = [training.Metrics(1, float("nan"), 0.1, 0.01, 0.1),
             training.Metrics(2, 2.0, 1.0, 1.0, 0.0)]  # fmt: skip
-    path.write_text(checkpoints.metrics_text(rows))
+    path.write_text(results.metrics_text(rows))
     table = results.read_metrics(path, results.sha256(path.read_text()))
     assert np.isnan(table["loss"][0]) and table["loss"][1] == 2.0
 

@@ -10,7 +10,7 @@ import pytest
 from finished import finish
 from sklearn import metrics
 
-from digitcnn import checkpoints, results, runs
+from digitcnn import checkpoints, data, division, files, inference, results, runs
 from digitcnn.predictions import Answers
 from digitcnn.report import imbalance, imbalance_features
 
@@ -167,12 +167,20 @@ def test_geometry_of_known_clouds():
     labels = np.repeat([1, 2], 400)
     wide, narrow = random.normal(0, 2, (400, 8)), random.normal(0, 1, (400, 8))
     learnt = np.concatenate([wide, narrow + 20])
-    apart = imbalance_features.geometry(learnt, labels, learnt, labels)
+    known = imbalance_features.moments(learnt, labels)
+
+    def geometry(found):
+        return imbalance_features.geometry(
+            **imbalance_features.moments(found, labels), learnt=known["means"]
+        )
+
+    assert known["radii"] == pytest.approx([2 * 8**0.5, 8**0.5], rel=0.05)
+    apart = geometry(learnt)
     assert apart["separation"] > 10
     assert apart["width"] == pytest.approx(2, rel=0.1)  # class 1 is twice as wide
     assert (apart["drift_1"], apart["drift_2"]) == pytest.approx((0, 0), abs=1e-6)
     drifted = np.concatenate([wide + 5, narrow + 20])
-    found = imbalance_features.geometry(drifted, labels, learnt, labels)
+    found = geometry(drifted)
     assert (found["drift_1"], found["drift_2"]) == pytest.approx((0.25, 0), abs=0.01)
     assert found["separation"] < apart["separation"]
 
@@ -189,13 +197,37 @@ def test_misread_ones_are_counted_by_what_surrounds_them(monkeypatch):
     assert (found.all.fraction, found.among.fraction) == ("5 of 40", "2 of 5")
 
 
-def test_features_are_those_of_the_pictured_runs(sandbox, monkeypatch):
+def test_moments_of_the_features_are_kept(sandbox, monkeypatch):
     run = finish("svhn-case1")
-    found = imbalance_features.kept_geometry(run.id, "mnist")
-    assert set(found) == {"separation", "width", "drift_1", "drift_2"}
-    assert all(np.isfinite(value) for value in found.values())
-    monkeypatch.setattr(imbalance_features, "geometry", lambda *_: pytest.fail("computed twice"))
-    assert imbalance_features.kept_geometry(run.id, "mnist") == found
+    found = imbalance_features.kept_moments(run.id)
+    parts = ("training", "mnist", "svhn")
+    assert set(found) == {f"{p}-{w}" for p in parts for w in ("means", "radii", "recall")}
+    assert found["mnist-means"].shape == (2, 128) and found["mnist-radii"].shape == (2,)
+    assert all(np.isfinite(value).all() for value in found.values())
+    monkeypatch.setattr(imbalance_features, "moments", lambda *_: pytest.fail("computed twice"))
+    again = imbalance_features.kept_moments(run.id)
+    assert all(np.array_equal(again[name], value) for name, value in found.items())
+
+
+def test_a_network_whose_weights_are_not_kept_is_trained_again(sandbox, monkeypatch):
+    """On one machine it is the network whose answers are kept, but for the rounded weights."""
+    checkpoints.train("mnist-case1-s43")
+    run = runs.get("mnist-case1-s43")
+    assert not runs.weights_path(run).exists()
+    monkeypatch.setenv("DIGITCNN_TRAIN", "never")
+    with pytest.raises(files.DigitcnnError, match="weights are not kept, would have to be trained"):
+        imbalance_features.kept_moments(run.id)
+    monkeypatch.delenv("DIGITCNN_TRAIN")
+    kept = imbalance_features.kept_moments(run.id)
+    assert not runs.weights_path(run).exists() and not runs.checkpoint_path(run).exists()
+    for name in ("mnist", "svhn"):
+        answers = imbalance.scores(run, name)
+        recall = [(answers.predicted[answers.labels == d] == d).mean() for d in (1, 2)]
+        assert kept[f"{name}-recall"] == pytest.approx(recall, abs=0.03)
+    part = data.training_part(run, division.pool("mnist"))
+    found = inference.extract_features(inference.network(run), part.images)
+    own = imbalance_features.moments(found, part.labels.numpy())
+    assert kept["training-means"] == pytest.approx(own["means"], abs=1e-6)  # of its own images
 
 
 def test_scores_are_the_kept_answers(sandbox):

@@ -1,7 +1,8 @@
 """Where two unequally frequent digits lie in the features of `imbalance`'s networks; draws nothing.
 
 Features need weights, which the pictured runs alone have (`runs.is_pictured`): the three cases of
-both data sets, seed 42.
+both data sets, seed 42, which the maps show. Of further seeds (`SEEDS`) the networks were trained
+again, and only the `moments` of their features are kept.
 """
 
 from __future__ import annotations
@@ -18,57 +19,75 @@ from sklearn.neighbors import NearestNeighbors
 from .. import runs, store
 from ..runs import CASES, PAIR
 from ..sources import NAMES, TITLES
+from .imbalance import group
 from .representation import NEIGHBOURS, layout
-from .values import Number, Share
+from .values import Share, Spread
 
 if TYPE_CHECKING:
     from ..data import Split
 
 BY_CASE = ("points", "predicted", "twos")  # of a map
+# The trainings whose features are described: of one of case 3 they cost an hour on two cores.
+SEEDS = {"case1": runs.SEEDS, "case2": runs.SEEDS, "case3": runs.SEEDS[:2]}
+PLAIN, DRIFT = {"scale": 1.0, "unit": ""}, {"scale": 100.0, "unit": "%"}  # of a `Spread`
 
 
-def geometry(
-    found: np.ndarray, labels: np.ndarray, known: np.ndarray, known_labels: np.ndarray
-) -> dict[str, float]:
-    """How two classes lie in a feature space; a radius is the root mean square from the mean.
+def moments(found: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+    """``means`` (2, d) and ``radii`` (2,) of the features (N, d) of classes 1 and 2.
+
+    A radius is the root mean square distance from the mean.
+    """
+    parts = [found[labels == digit].astype(float) for digit in PAIR]
+    radii = [np.sqrt(((p - p.mean(0)) ** 2).sum(1).mean()) for p in parts]
+    return {"means": np.array([p.mean(0) for p in parts]), "radii": np.array(radii)}
+
+
+@store.stored(
+    lambda run: f"imbalance/moments-{run}",
+    lambda run: [
+        store.weights(run),
+        *sorted({store.images(runs.get(run).data, "train"), *map(store.images, NAMES)}),
+    ],
+)
+def kept_moments(run: str) -> dict[str, np.ndarray]:
+    """`moments` of a run's features, by ``<data set>-``: of the test images of both data sets, and
+    ``training-`` of the images that the network learned from.
+
+    Also ``<data set>-recall`` (2,) of both digits. Of a run whose weights are not kept, of the
+    network trained again.
+    """
+    from .. import data, division, inference
+
+    network, kept, config = inference.network(run), {}, runs.get(run)
+    parts = {"training": data.training_part(config, division.pool(config.data))}
+    parts |= {name: _images(name, "test") for name in NAMES}
+    for part, split in parts.items():
+        found, labels = inference.extract_features(network, split.images), split.labels.numpy()
+        kept |= {f"{part}-{what}": value for what, value in moments(found, labels).items()}
+        right = inference.output_layer(network, found).argmax(1) == labels
+        kept[f"{part}-recall"] = np.array([right[labels == digit].mean() for digit in PAIR])
+    return kept
+
+
+def geometry(means: np.ndarray, radii: np.ndarray, learnt: np.ndarray) -> dict[str, float]:
+    """How two classes lie in a feature space.
 
     ``separation``: distance of the means of both classes over the mean of their radii. ``width``:
     radius of class 1 over that of class 2. ``drift_1``, ``drift_2``: how far the mean of a class
     lies on the way from the mean of its *training* samples (0) to that of the other class's (1).
 
     Args:
-        found, labels: test features (N, d) and their classes, 1 or 2.
-        known, known_labels: the same of the training images.
+        means, radii: `moments` of the test samples.
+        learnt: the means of the training samples.
     """
-    parts = [found[labels == digit] for digit in PAIR]
-    one, two = (part.mean(0) for part in parts)
-    radii = [np.sqrt(((p - p.mean(0)) ** 2).sum(1).mean()).clip(1e-9) for p in parts]
-    learnt, other = (known[known_labels == digit].mean(0) for digit in PAIR)
-    way = (other - learnt) / max(((other - learnt) ** 2).sum(), 1e-9)
+    way = learnt[1] - learnt[0]
+    way = way / max((way**2).sum(), 1e-9)
     return {
-        "separation": np.linalg.norm(one - two) / np.mean(radii),
-        "width": radii[0] / radii[1],
-        "drift_1": (one - learnt) @ way,
-        "drift_2": (other - two) @ way,
+        "separation": np.linalg.norm(means[0] - means[1]) / radii.mean().clip(1e-9),
+        "width": radii[0] / radii[1].clip(1e-9),
+        "drift_1": (means[0] - learnt[0]) @ way,
+        "drift_2": (learnt[1] - means[1]) @ way,
     }
-
-
-@store.stored(
-    lambda run, name: f"imbalance/geometry-{run}-on-{name}",
-    lambda run, name: [
-        store.weights(run),
-        store.images(runs.get(run).data, "train"),
-        store.images(name),
-    ],
-)
-def kept_geometry(run: str, name: str) -> dict[str, np.ndarray]:
-    """`geometry` of a pictured run's features of a test split."""
-    from .. import inference
-
-    network, parts = inference.load(run), (_images(name, "test"), _training_images(run))
-    test, known = (inference.extract_features(network, part.images) for part in parts)
-    labels, known_labels = (part.labels.numpy() for part in parts)
-    return geometry(test, labels, known, known_labels)
 
 
 def _images(name: str, split: str, one: int | None = None, two: int | None = None) -> Split:
@@ -86,15 +105,24 @@ def _training_images(run: str) -> Split:
 
 
 def geometries(model: str, name: str) -> SimpleNamespace:
-    """`geometry` of a model's pictured runs on a test split, by case; a drift is in per cent."""
+    """`geometry` of a model's `trainings` on a test split, a `Spread` each, drifts in per cent."""
     found = {}
     for case in CASES:
-        kept = {what: float(v) for what, v in kept_geometry(f"{model}-{case}", name).items()}
+        rows = []
+        for run in trainings(model, case):
+            kept = kept_moments(run)
+            own = (kept[f"{name}-{what}"] for what in ("means", "radii"))
+            rows.append(geometry(*own, kept["training-means"]))
         found[case] = SimpleNamespace(**{
-            what: Number(100 * value, 0, "%") if what.startswith("drift") else Number(value)
-            for what, value in kept.items()
+            what: Spread((row[what] for row in rows), **DRIFT if "drift" in what else PLAIN)
+            for what in rows[0]
         })  # fmt: skip
     return SimpleNamespace(**found)
+
+
+def trainings(model: str, case: str) -> list[str]:
+    """The runs of a case whose features are described, by id."""
+    return [run.id for run in group(model, case) if run.seed in SEEDS[case]]
 
 
 def geometry_table() -> pd.DataFrame:

@@ -315,7 +315,7 @@ def trained(run: RunConfig) -> tuple[DigitCNN, dict[str, pd.DataFrame]]:
     for split, rows in done.rows.items():  # the metrics of each epoch, in separate text files
         path = folder / run.id / f"{split}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(checkpoints.metrics_text(rows))
+        path.write_text(results.metrics_text(rows))
     network = done.averaged.module.eval()
     weights = {name: value.cpu().contiguous() for name, value in network.state_dict().items()}
     safetensors.torch.save_file(weights, folder / run.model_file)
