@@ -51,8 +51,15 @@ class Cluster(Executor):
     """
 
     def __init__(self, scheduler: str, waiting: list[RunConfig]):
+        from dask import config
         from distributed import Client
 
+        settings = "distributed.comm.tls.ca-file", "distributed.comm.tls.client.cert"
+        if scheduler.startswith("tls:") and not all(map(config.get, settings)):
+            raise DigitcnnError(
+                f"{scheduler} needs certificates: set DASK_DISTRIBUTED__COMM__TLS__CA_FILE, "
+                "…__TLS__CLIENT__CERT and …__TLS__CLIENT__KEY (see README)."
+            )
         self.scheduler, self.expected = scheduler, identity({run.data for run in waiting})
         self.resource = f"digitcnn-{files.fingerprint(self.expected)}"
         self.refused: dict[str, str] = {}
@@ -60,11 +67,10 @@ class Cluster(Executor):
         self.patient_until = time.monotonic() + PATIENCE
         try:
             self.client = Client(scheduler, timeout=CONNECT, set_as_default=False)
-        except (OSError, ValueError, TypeError) as error:  # TypeError: tls:// without certificates
+        except (OSError, ValueError) as error:
             raise DigitcnnError(
                 f"No Dask scheduler answers at {scheduler!r} ({type(error).__name__}): start one "
-                "with `dask scheduler` and give the address that it prints; tls:// needs Dask's "
-                "TLS settings (see README)."
+                "with `dask scheduler` and give the address that it prints."
             ) from error
         # Dask gives a job only to workers that have what it needs: what `admit` gives them.
         self.executor = self.client.get_executor(pure=False, resources={self.resource: 1})

@@ -154,6 +154,9 @@ def test_no_scheduler_is_one_sentence(sandbox, monkeypatch):
         # here, not in the middle of the next one's start.
         del caught
         gc.collect()
+    with pytest.raises(DigitcnnError, match="needs certificates: set DASK_") as caught:
+        cluster.train([runs.get("mnist")], "tls://127.0.0.1:1")
+    one_sentence(caught.value)
 
 
 def test_a_scheduler_that_ends_is_one_sentence(sandbox, machines, monkeypatch):
