@@ -19,9 +19,9 @@ from sklearn.neighbors import NearestNeighbors
 from .. import runs, store
 from ..runs import CASES, PAIR
 from ..sources import NAMES, TITLES
-from .imbalance import group
+from .imbalance import group, measured, scores
 from .representation import NEIGHBOURS, layout
-from .values import Share, Spread
+from .values import Points, Share, Spread
 
 if TYPE_CHECKING:
     from ..data import Split
@@ -123,6 +123,20 @@ def geometries(model: str, name: str) -> SimpleNamespace:
 def trainings(model: str, case: str) -> list[str]:
     """The runs of a case whose features are described, by id."""
     return [run.id for run in group(model, case) if run.seed in SEEDS[case]]
+
+
+def repeated() -> Points:
+    """How much a network trained again differs from the first in the recall of its own 1s, at most.
+
+    From the answers that were kept of the first; over all `trainings` without kept weights.
+    """
+    changes = [0.0]
+    for model, case in itertools.product(NAMES, CASES):
+        for run in map(runs.get, trainings(model, case)):
+            first = measured(scores(run, model))["recall_1"]
+            if not runs.keeps_weights(run):
+                changes.append(abs(kept_moments(run.id)[f"{model}-recall"][0] - first))
+    return Points((max(changes), float("nan"), float("nan")), most=1)
 
 
 def geometry_table() -> pd.DataFrame:
