@@ -16,7 +16,7 @@ import numpy as np
 from .. import predictions, runs, stats, store
 from ..sources import TITLES
 from .representation import OTHER
-from .values import Average, Count, Points, Share
+from .values import Average, Count, Number, Points, Share
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -254,6 +254,12 @@ class Effects:
         return max((c for c in self.hits if len(c) == size), key=lambda c: self.hits[c].mean())
 
     @property
+    def precision(self) -> Number:
+        """Half the width of the 95 % interval of a gain in points, the median of all changes."""
+        gains = [self.gain(*changes) for changes in self.hits if changes]
+        return Number(100 * np.median([(gain.high - gain.low) / 2 for gain in gains]), 1, "points")
+
+    @property
     def gains(self) -> np.ndarray:
         """Points gained by each two controls, each alone on the diagonal, nan above it: (k, k)."""
         found, base = np.full((len(self.controls),) * 2, np.nan), self.hits[()].mean()
@@ -296,15 +302,20 @@ def nothing(run: str) -> Nothing:
 
 
 class Form(NamedTuple):
-    """The share of a class that is misread in one way, as `written` and made like print."""
+    """The share of a class that is misread in one way: as `written`, under each of the changes that
+    make it like print, and `printed`, under both."""
 
     written: Share
+    upright: Share
+    blurred: Share
     printed: Share
 
 
 def form(true: int, answer: int) -> Form:
-    """How often the SVHN model reads one of MNIST's digits as another, and when it is `PRINTED`."""
+    """How often the SVHN model reads one of MNIST's digits as another, and when it is changed."""
     labels = predictions.predict("svhn", "mnist").labels[sampled("mnist")]
     said, order = answers("svhn", "mnist")["answers"], combinations("mnist")
-    taken = [said[order.index(how)][labels == true] == answer for how in ((), PRINTED)]
+    upright, blurred = PRINTED
+    changes: tuple[Changes, ...] = ((), (upright,), (blurred,), PRINTED)
+    taken = [said[order.index(how)][labels == true] == answer for how in changes]
     return Form(*(Share(found.sum(), len(found)) for found in taken))

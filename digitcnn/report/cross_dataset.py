@@ -249,8 +249,8 @@ class Gap:
 
     @property
     def left(self) -> Average:
-        """What the largest part leaves, from 0 to 1."""
-        _, share, low, high, _ = max(self.parts, key=lambda part: part.share)
+        """What the best two changes of the pictures leave, from 0 to 1."""
+        share, low, high = self.parts[1][1:4]
         return Average(1 - max(end, 0.0) for end in (share, high, low))
 
 

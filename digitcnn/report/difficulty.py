@@ -10,12 +10,14 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import scipy.stats
 
 from .. import predictions, runs, stats
 from ..stats import Estimate
 from . import attributes
+from .evaluation import classes
 from .origin_errors import errors
-from .values import Average, Ratio, Share
+from .values import Average, Number, Ratio, Share
 
 
 class Gap(NamedTuple):
@@ -72,6 +74,21 @@ def gap(chosen: tuple[str, ...] = tuple(attributes.ATTRIBUTES)) -> Gap:
         Average(values[3]),
         Share(present["mnist"][strata["svhn"]].sum(), len(strata["svhn"])),
     )
+
+
+class Correlation(NamedTuple):
+    """A correlation from -1 to 1, and the p value of "there is none"."""
+
+    value: Number
+    p: Number
+
+
+def by_size(name: str) -> Correlation:
+    """Whether rarer classes are read worse: over the ten, the number of training images and F1 on
+    test of the first main run (Spearman's rank correlation)."""
+    f1, counts = classes(name).f1, runs.split_sizes(name)["train"]["class_counts"]
+    found = scipy.stats.spearmanr(counts, [f1[digit].value for digit in sorted(f1)])
+    return Correlation(Number(found.statistic), Number(found.pvalue))
 
 
 def table() -> pd.DataFrame:

@@ -112,7 +112,7 @@ def summary() -> pd.DataFrame:
     columns = {}
     for name in TITLES:
         found = model(name)
-        every = f"{found.accuracy.count} trainings"
+        every = f"{found.accuracy.count} runs"
         columns[found.title] = {
             f"test accuracy, {every}": found.accuracy,
             "test accuracy, seed 42": found.test.accuracy.full,

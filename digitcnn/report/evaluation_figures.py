@@ -95,7 +95,8 @@ def probability_maps(rows: list[tuple[Shown, np.ndarray]]) -> Figure:
             zip(row.images, row.lines, probabilities, strict=True)
         ):
             pictures[place].imshow(image.transpose(1, 2, 0))
-            title = f"{line}, {100 * shares.max():.0f}{UNIT}%"
+            surest = min(100 * shares.max(), 99.9)  # none is certain
+            title = f"{line}, {surest:.1f}{UNIT}%"
             pictures[place].set_title(
                 title, fontsize=SIZE - 1, loc="center", weight="normal", pad=2
             )

@@ -82,7 +82,7 @@ def intensity(pixels: dict[str, dict[str, np.ndarray]]) -> Figure:
         left.text(*place, TITLES[name], color=DATA_COLOUR[name], ha="center", weight="bold")
     left.set(yscale="log", xlabel="grey value", ylabel="share of all pixels (%)", xlim=(0, 1))
     left.yaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
-    right.set(xlabel="mean of an image", ylabel="its standard deviation", xlim=(0, 1))
+    right.set(xlabel="mean of an image", ylabel="standard deviation of an image", xlim=(0, 1))
     return figure
 
 

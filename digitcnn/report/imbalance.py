@@ -163,7 +163,7 @@ def cases() -> pd.DataFrame:
         share, steps = Number(100 * one / (one + two), 1, "%"), results.record(trained[0])["steps"]
         rows.append((TITLES[name], case[-1], one, two, share, steps, len(trained)))
     columns = ["data set", "case", "images of '1'", "images of '2'", "share of '1'", "steps"]
-    return pd.DataFrame(rows, columns=[*columns, "trainings"], dtype=object)
+    return pd.DataFrame(rows, columns=[*columns, "runs"], dtype=object)
 
 
 def always_one(name: str) -> Share:
@@ -260,7 +260,7 @@ def order_table(found: pd.DataFrame) -> pd.DataFrame:
         row: dict[str, object] = {"trained on": words}
         for name in NAMES:
             of = vars(judged(found, name, name))[case]
-            row["trainings"] = of.roc_auc.count
+            row["runs"] = of.roc_auc.count
             for measure, title in (("roc_auc", "area"), ("balanced", "recalls")):
                 row[f"{TITLES[name]}, {title}"] = Spread(getattr(of, measure).values, unit="")
         rows.append(row)

@@ -64,10 +64,11 @@ def recalls(found: pd.DataFrame, rows: dict[str, str], panels: list[tuple[str, s
     return figure
 
 
-def maps(found: dict[str, SimpleNamespace]) -> Figure:
-    """Maps, a row per test split, a column per case; errors are darker.
+def maps(model: str, found: dict[str, SimpleNamespace]) -> Figure:
+    """Maps, a row per test split, a column per case; what is read correctly is paler.
 
     Args:
+        model: the data set that the networks were trained on.
         found: by data set, a `digitcnn.report.imbalance_features.maps`. Rings: its training images
             of the digit 1.
     """
@@ -75,14 +76,15 @@ def maps(found: dict[str, SimpleNamespace]) -> Figure:
         len(found), 3, figsize=(WIDTH, 1.5 * len(found)), sharex="row", sharey="row", squeeze=False
     )
     for axis, case in zip(axes[0], CASE.values(), strict=True):
-        axis.set_title(case)
+        axis.set_title(f"{TITLES[model]} network, {case}")
     for row, (name, these) in zip(axes, found.items(), strict=True):
         for axis, (case, points) in zip(row, these.points.items(), strict=True):
             wrong = these.predicted[case] != these.labels
             shown = np.flatnonzero(~these.training)
             shown = np.random.default_rng(0).permutation(shown)  # no digit covers the other
             colours = np.array([to_rgb(COLOUR[digit]) for digit in these.labels[shown]])
-            colours[wrong[shown]] *= 0.5
+            colours[~wrong[shown]] = 1 - 0.45 * (1 - colours[~wrong[shown]])  # paler
+            colours[wrong[shown]] *= 0.8
             few = wrong[shown] & (wrong[shown].mean() < 0.2)  # these would be lost among the others
             axis.scatter(*points[shown].T, s=1 + 2 * few, c=colours, lw=0, rasterized=True)
             if case == "case1":

@@ -87,8 +87,8 @@ class Tried:
         views: name of the set of `VIEWS` with the best validation accuracy over the trainings
             (ties: lower loss), and `viewed`, the accuracy of each training with it.
         ensemble: accuracy of the mean of all trainings.
-        gain: of the ensemble over the mean training; `view_gain` that of the views (paired by
-            training, Student's t).
+        gain: of the ensemble over the mean training (paired by image); `view_gain` that of the
+            views (paired by training), both with Student's t.
         mended, made: test errors of the first training that the ensemble mends, and those it makes;
             `p` is McNemar's.
     """
@@ -125,10 +125,11 @@ def tried(name: str) -> Tried:
     viewed, joint = accuracy("test", order[0]), ensemble(name)
     right = int((~joint.wrong).sum())
     against = stats.mcnemar(every["test"][0].wrong, joint.wrong)
-    gain = right / len(joint.labels) - np.mean(plain)
+    single = np.mean([~p.wrong for p in every["test"]], axis=0)  # by image
+    gain = stats.difference(~joint.wrong, single, paired=True)
     return Tried(
         Spread(plain), list(VIEWS)[order[0]], Spread(viewed), Share(right, len(joint.labels)),
-        Points((gain, np.nan, np.nan)), Points(stats.difference(viewed, plain, paired=True)),
+        Points(gain), Points(stats.difference(viewed, plain, paired=True)),
         Count(against.mended), Count(against.made), against.p_value,
     )  # fmt: skip
 
@@ -166,9 +167,10 @@ def table() -> pd.DataFrame:
     """Accuracy on test of what was tried, a column a data set, as shown."""
     found = {name: tried(name) for name in TITLES}
     rows = {
-        "one training, one view": [each.plain for each in found.values()],
-        "one training, three views": [each.viewed for each in found.values()],
-        "three trainings, one view": [each.ensemble for each in found.values()],
+        "one run, one view": [each.plain for each in found.values()],
+        "one run, three views": [each.viewed for each in found.values()],
+        "three runs, one view": [each.ensemble.at(2) for each in found.values()],
+        "gain of three runs, in points": [each.gain.signed_full for each in found.values()],
     }
     frame = pd.DataFrame(rows, index=list(TITLES.values()), dtype=object)
     return frame.T.rename_axis("what answers")

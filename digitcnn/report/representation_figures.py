@@ -13,9 +13,9 @@ from scipy.spatial import cKDTree
 from ..sources import TITLES
 from .controls import Effects
 from .cross_dataset import Gap
-from .representation import Panel
+from .representation import OTHER, Panel
 from .style import CLASS_COLOURS, DATA_COLOUR, SIZE, WIDTH
-from .values import MINUS
+from .values import MINUS, UNIT
 
 HALO = [effects.withStroke(linewidth=1.8, foreground="white")]
 
@@ -62,7 +62,8 @@ def _map(axis: plt.Axes, panel: Panel) -> None:
 def class_anchors(points: np.ndarray, classes: np.ndarray) -> dict[int, np.ndarray]:
     """Where to write the name of each class that has a cluster: the densest spot of the class.
 
-    A class has a cluster if it makes up most of the points (N, 2) around that spot.
+    A class has a cluster if it makes up most of the points (N, 2) around that spot, and is at least
+    one in a hundred of all.
     """
     radius = 0.04 * np.ptp(points, axis=0).max()
     everything, anchors = cKDTree(points), {}
@@ -72,7 +73,8 @@ def class_anchors(points: np.ndarray, classes: np.ndarray) -> dict[int, np.ndarr
         inside = cKDTree(members).query_ball_point(spots, radius, return_length=True)
         densest = spots[inside.argmax()]
         near = everything.query_ball_point(densest, radius, return_length=True)
-        if inside.max() > 0.5 * near and inside.max() > 0.02 * len(members):
+        seen = len(members) >= 0.01 * len(points) and inside.max() > 0.02 * len(members)
+        if seen and inside.max() > 0.5 * near:
             around = np.linalg.norm(members - densest, axis=1) <= radius
             anchors[int(digit)] = members[around].mean(0)
     return anchors
@@ -137,14 +139,25 @@ def controls(panels: dict[str, tuple[np.ndarray, Effects]]) -> Figure:
 
 
 def gap(found: dict[str, Gap]) -> Figure:
-    """What closes how much of each model's gap to the one that knows the data, and what is left."""
-    panels = {model: each.parts for model, each in found.items()}
-    rows = [len(parts) + 1 for parts in panels.values()]
+    """What closes how much of each model's gap to the one that knows the data, and what is left.
+
+    Changed training has a panel of its own, since its gap is another one.
+    """
+    panels = []
+    for model, each in found.items():
+        title = f"{TITLES[model]} model on {TITLES[OTHER[model]]}"
+        for kind, words in (("pictures", "changed pictures"), ("training", "changed training")):
+            parts = [part for part in each.parts if part.name.startswith(kind)]
+            if parts:
+                left = 1 - each.left if kind == "pictures" else None
+                panels.append((model, f"{title}, {words}", parts, left))
+    rows = [len(parts) + (left is not None) for *_, parts, left in panels]
     figure, axes = plt.subplots(
-        len(panels), 1, figsize=(WIDTH, 0.22 * sum(rows) + 1.0), height_ratios=rows, sharex=True
+        len(panels), 1, figsize=(WIDTH, 0.22 * sum(rows) + 1.4), height_ratios=rows, sharex=True
     )
-    for axis, (model, parts) in zip(np.atleast_1d(axes), panels.items(), strict=True):
-        colour, other = DATA_COLOUR[model], next(name for name in TITLES if name != model)
+    lowest = min(part.low for each in found.values() for part in each.parts)
+    for axis, (model, title, parts, closed) in zip(axes, panels, strict=True):
+        colour, names = DATA_COLOUR[model], [part.name.partition(": ")[2] for part in parts]
         for row, part in enumerate(parts):
             share, low, high = (100 * value for value in (part.share, part.low, part.high))
             axis.plot([0, share], [row, row], color=colour, lw=3, solid_capstyle="butt", alpha=0.4)
@@ -152,14 +165,16 @@ def gap(found: dict[str, Gap]) -> Figure:
             axis.plot(share, row, "o", color=colour, ms=3.5)
             for seed in part.seeds:
                 axis.plot(100 * seed, row + 0.3, "|", color=colour, ms=3.5, mew=0.7)
-        best, last = 100 * (1 - found[model].left), len(parts)
-        axis.plot([best, 100], [last, last], color="0.75", lw=6, solid_capstyle="butt")
-        axis.text((best + 100) / 2, last, f"{100 - best:.0f}\u202f%", ha="center", va="center")
-        axis.set_yticks(range(last + 1), [*(part.name for part in parts), "left open"])
-        axis.set(ylim=(last + 0.6, -0.6), xlim=(min(-5, 100 * min(p.low for p in parts)), 101))
+        if closed is not None:
+            best, last = 100 * closed, len(parts)
+            axis.plot([best, 100], [last, last], color="0.75", lw=6, solid_capstyle="butt")
+            axis.text((best + 100) / 2, last, f"{100 - best:.0f}{UNIT}%", ha="center", va="center")
+            names.append("left open")
+        axis.set_yticks(range(len(names)), names)
+        axis.set(ylim=(len(names) - 0.4, -0.6), xlim=(min(-5, 100 * lowest), 101))
         axis.axvline(0, color="0.3", lw=0.6)
-        axis.set_title(f"{TITLES[model]} model on {TITLES[other]}", color=colour)
+        axis.set_title(title, color=colour)
         axis.tick_params(axis="y", length=0)
         axis.spines["left"].set_visible(False)
-    np.atleast_1d(axes)[-1].set_xlabel("share of the gap in macro recall (%)")
+    axes[-1].set_xlabel("share of the gap in macro recall (%)")
     return figure
