@@ -17,7 +17,7 @@ from ..stats import proportion, ratio
 
 LOW_CONTRAST = 0.25  # of the distance from black to white
 BLURRED = 0.20  # of an image's contrast from pixel to pixel; a sharp edge has about 0.5
-SMALL, OFF_CENTRE = 16, 6.0  # pixels
+SMALL, OFF_CENTRE = 16, 6  # pixels
 TALL, WIDE = 12, 22  # pixels: a piece at the side that may be a digit; one that holds two
 
 # Name: what it says of an image. No label, no network.
@@ -27,7 +27,7 @@ ATTRIBUTES = {
     "blurred": f"steepest edges (98th percentile) under {BLURRED:.2f} of the contrast a pixel",
     "neighbour": f"a piece at least {TALL} px tall at the left or right border beside the central "
     f"piece, or the central piece itself reaches that border and is at least {WIDE} px wide",
-    "small or off-centre": f"central piece under {SMALL} px tall, or its box over {OFF_CENTRE:.0f} "
+    "small or off-centre": f"central piece under {SMALL} px tall, or its box over {OFF_CENTRE} "
     "px off the centre",
 }
 

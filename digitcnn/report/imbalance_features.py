@@ -8,6 +8,7 @@ again, and only the `moments` of their features are kept.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -17,9 +18,9 @@ from scipy.linalg import orthogonal_procrustes
 from sklearn.neighbors import NearestNeighbors
 
 from .. import runs, store
-from ..runs import CASES, PAIR
+from ..runs import CASES, CONTROLS, PAIR
 from ..sources import NAMES, TITLES
-from .imbalance import group, measured, scores
+from .imbalance import ORDER, group, measured, scores
 from .representation import NEIGHBOURS, layout
 from .values import Points, Share, Spread
 
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
     from ..data import Split
 
 BY_CASE = ("points", "predicted", "twos")  # of a map
-# The trainings whose features are described: of one of case 3 they cost an hour on two cores.
-SEEDS = {"case1": runs.SEEDS, "case2": runs.SEEDS, "case3": runs.SEEDS[:2]}
+# Whose features are described; of case 3, which takes up to 23 times the steps, one training alone.
+SEEDS = dict.fromkeys((*CASES, *CONTROLS), runs.SEEDS) | {"case3": runs.SEEDS[:1]}
+WEIGHED = {case: ORDER[case.replace("-", "_")] for case in ("few", "case1", "case1-weighted",
+                                                            "balanced", "many")}  # fmt: skip
 PLAIN, DRIFT = {"scale": 1.0, "unit": ""}, {"scale": 100.0, "unit": "%"}  # of a `Spread`
 
 
@@ -104,16 +107,19 @@ def _training_images(run: str) -> Split:
     return _images(config.data, "train", *(count for _, count in config.class_counts))
 
 
-def geometries(model: str, name: str) -> SimpleNamespace:
-    """`geometry` of a model's `trainings` on a test split, a `Spread` each, drifts in per cent."""
+def geometries(model: str, name: str, cases: Iterable[str] = CASES) -> SimpleNamespace:
+    """`geometry` of a model's `trainings` on a test split by case or control (``case1_weighted``).
+
+    A `Spread` each, drifts in per cent.
+    """
     found = {}
-    for case in CASES:
+    for case in cases:
         rows = []
         for run in trainings(model, case):
             kept = kept_moments(run)
             own = (kept[f"{name}-{what}"] for what in ("means", "radii"))
             rows.append(geometry(*own, kept["training-means"]))
-        found[case] = SimpleNamespace(**{
+        found[case.replace("-", "_")] = SimpleNamespace(**{
             what: Spread((row[what] for row in rows), **DRIFT if "drift" in what else PLAIN)
             for what in rows[0]
         })  # fmt: skip
@@ -130,8 +136,8 @@ def repeated() -> Points:
 
     From the answers that were kept of the first; over all `trainings` without kept weights.
     """
-    changes = [0.0]
-    for model, case in itertools.product(NAMES, CASES):
+    changes, cases = [0.0], [(model, case) for model in NAMES for case in CASES]
+    for model, case in [*cases, *(("svhn", case) for case in WEIGHED)]:
         for run in map(runs.get, trainings(model, case)):
             first = measured(scores(run, model))["recall_1"]
             if not runs.keeps_weights(run):
@@ -139,14 +145,27 @@ def repeated() -> Points:
     return Points((max(changes), float("nan"), float("nan")), most=1)
 
 
+COLUMNS = ("separation", "width '1' / '2'", "drift of '1'", "drift of '2'")
+
+
 def geometry_table() -> pd.DataFrame:
     """`geometries` of both models on both test splits, as shown."""
-    columns = ["separation", "width '1' / '2'", "drift of '1'", "drift of '2'"]
     rows = []
     for model, name in itertools.product(NAMES, NAMES):
         for case, found in vars(geometries(model, name)).items():
             about = {"trained on": f"{TITLES[model]}, case {case[-1]}", "test images": TITLES[name]}
-            rows.append(about | dict(zip(columns, vars(found).values(), strict=True)))
+            rows.append(about | dict(zip(COLUMNS, vars(found).values(), strict=True)))
+    return pd.DataFrame(rows, dtype=object)
+
+
+def weighed_table(model: str) -> pd.DataFrame:
+    """`geometries` of a model on its own test split by `WEIGHED`, as shown."""
+    rows = [
+        {"trained on": words} | dict(zip(COLUMNS, vars(found).values(), strict=True))
+        for words, found in zip(
+            WEIGHED.values(), vars(geometries(model, model, WEIGHED)).values(), strict=True
+        )
+    ]
     return pd.DataFrame(rows, dtype=object)
 
 
