@@ -32,7 +32,7 @@ BY_CASE = ("points", "predicted", "twos")  # of a map
 SEEDS = dict.fromkeys((*CASES, *CONTROLS), runs.SEEDS) | {"case3": runs.SEEDS[:1]}
 WEIGHED = {case: ORDER[case.replace("-", "_")] for case in ("few", "case1", "case1-weighted",
                                                             "balanced", "many")}  # fmt: skip
-PLAIN, DRIFT = {"scale": 1.0, "unit": ""}, {"scale": 100.0, "unit": "%"}  # of a `Spread`
+PLAIN, DRIFT = {"scale": 1.0, "unit": ""}, {"scale": 100.0, "unit": "%", "single": 1}  # to print
 
 
 def moments(found: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:

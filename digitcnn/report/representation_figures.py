@@ -128,7 +128,8 @@ def controls(panels: dict[str, tuple[np.ndarray, Effects]]) -> Figure:
             value = f"{shown[row, column]:+z.1f}".replace("-", MINUS)
             weight = "bold" if row == column + 1 else "normal"
             right.text(column, row, value, ha="center", va="center", weight=weight, fontsize=7)
-        right.set_xticks(range(len(found.controls)), found.controls, rotation=25, ha="right")
+        right.set_xticks(range(len(found.controls)), found.controls, rotation=25, ha="right",
+                         rotation_mode="anchor")  # fmt: skip
         right.set_title(title)
         left.set_xticks([])
         right.set_yticks([])

@@ -13,7 +13,7 @@ SIZE = 8.5  # points; the text has 11
 FONTS = Path(__file__).resolve().parents[2] / "assets" / "fonts"  # the text's typeface
 # The data sets' colours are Okabe and Ito's blue and vermilion and stand for nothing else.
 DATA_COLOUR = {"mnist": "#0072B2", "svhn": "#D55E00"}
-SPLIT_COLOUR = {"train": "0.55", "validation": "0.3", "test": "0.0"}
+SPLIT_COLOUR = {"train": "0.4", "validation": "0.3", "test": "0.0"}
 SPLIT_LINE = {"train": ":", "validation": "--", "test": "-"}
 RIGHT, WRONG = "0.35", "#811340"
 # The ten classes, found by a search for the largest smallest distance (CIELAB) between any two, and

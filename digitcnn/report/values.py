@@ -225,12 +225,16 @@ class Spread(Printed, float):
         values: one for each training, in order.
     """
 
-    def __new__(cls, values: Iterable[float], scale: float = 100.0, unit: str = "%") -> Spread:
-        """Of fractions by default; `scale` and `unit` are those of the print."""
+    def __new__(
+        cls, values: Iterable[float], scale: float = 100.0, unit: str = "%", single: int = 2
+    ) -> Spread:
+        """Of fractions by default; `scale` and `unit` are those of the print, `single` the decimals
+        of a single value."""
         values = tuple(map(float, values))
         found = stats.spread(values)
         made = super().__new__(cls, found.mean)
         made.std, made.values, made.scale, made.unit = found.std, values, scale, unit
+        made.single = single
         return made
 
     @property
@@ -252,6 +256,7 @@ class Spread(Printed, float):
         if round(std, 3) == 0:  # nothing that a reader could use: never ± 0.000
             std = 0.0
         digits = decimals(std, most=3 if 0 < std < 0.005 else 2)  # never ± 0.00 either
+        digits = self.single if self.count == 1 else digits
         shown = fixed(self.scale * self, digits)
         if std > 0:
             shown += f"{UNIT}±{UNIT}{fixed(std, digits)}"
