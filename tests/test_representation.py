@@ -234,7 +234,7 @@ def test_settings_are_held_against_plain_by_seed(transfer):
 def test_the_gap_is_divided(transfer, monkeypatch):
     def crossed(model, name):
         recall = Spread([0.9 if model == name else 0.1])
-        return cross_dataset.Crossed(recall, recall, recall, np.eye(10, dtype=int), Share(0, 1))
+        return cross_dataset.Crossed(*4 * [recall], np.eye(10, dtype=int), Share(0, 1))
 
     class Effects:
         def best(self, size):
