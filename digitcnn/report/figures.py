@@ -75,7 +75,7 @@ def intensity(pixels: dict[str, dict[str, np.ndarray]]) -> Figure:
         right.scatter(*kept["drawn"].T, s=2, alpha=0.25, color=DATA_COLOUR[name], linewidths=0,
                       rasterized=True)  # fmt: skip
         x, y = kept["drawn"].mean(0)
-        right.text(x, y + 0.13, TITLES[name], color=DATA_COLOUR[name], ha="center", weight="bold")
+        right.text(x + 0.16, y + 0.1, TITLES[name], color=DATA_COLOUR[name], weight="bold")
     middle = {name: kept["histogram"][20] for name, kept in pixels.items()}
     for name, share in middle.items():
         place = (0.5, 100 * share * (0.45 if share == min(middle.values()) else 1.5))
