@@ -76,9 +76,9 @@ def _pictures(panel: SubFigure, confused: dict[str, list[Shown]]) -> None:
         for axis, image in zip(line, row.images, strict=False):
             axis.imshow(image.transpose(1, 2, 0), interpolation="nearest")
         head = row.heading.partition("\n")[0]
-        line[0].text(-0.15, 0.62, head, transform=line[0].transAxes, ha="right", va="center",
+        line[0].text(-0.15, 0.74, head, transform=line[0].transAxes, ha="right", va="center",
                      color=DATA_COLOUR[name], weight="bold")  # fmt: skip
-        line[0].text(-0.15, 0.22, TITLES[name], transform=line[0].transAxes, ha="right",
+        line[0].text(-0.15, 0.14, TITLES[name], transform=line[0].transAxes, ha="right",
                      va="center", fontsize=SIZE - 1.5)  # fmt: skip
 
 
