@@ -60,12 +60,14 @@ def confusion_matrices(counts: dict[str, np.ndarray]) -> Figure:
     figure, axes = plt.subplots(1, len(counts), figsize=(WIDTH, WIDTH / 2 + 0.15))
     for axis, (name, matrix) in zip(axes, counts.items(), strict=True):
         errors = np.where(np.eye(10, dtype=bool), 0, matrix)
-        axis.imshow(np.sqrt(errors), cmap="Greys", vmax=1.5 * np.sqrt(max(errors.max(), 1)))
+        axis.imshow(np.sqrt(errors), cmap="Greys", vmax=1.3 * np.sqrt(max(errors.max(), 1)))
         for row, column in np.argwhere(errors):
-            axis.text(column, row, errors[row, column], ha="center", va="center", fontsize=6.5)
+            dark = errors[row, column] > 0.5 * errors.max()
+            axis.text(column, row, errors[row, column], ha="center", va="center", fontsize=6.5,
+                      color="1" if dark else "0")  # fmt: skip
         for digit in range(10):
             axis.text(digit, digit, f"{matrix[digit, digit]:,}", ha="center", va="center",
-                      color="0.35", fontsize=6)  # fmt: skip
+                      color="0.2", fontsize=6.5)  # fmt: skip
         axis.set_title(TITLES[name], color=DATA_COLOUR[name])
         axis.set(xlabel="answered", xticks=range(10), yticks=range(10))
         axis.tick_params(length=0)
