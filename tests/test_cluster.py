@@ -77,7 +77,7 @@ def wait_for(condition, seconds: float = 120):
 
 def toy_grid() -> list[runs.RunConfig]:
     """Some runs, the first of which take long enough to be seen."""
-    longer = [tiny_run(f"long{number}", epochs=25) for number in range(2)]
+    longer = [tiny_run(f"long{number}", epochs=50) for number in range(2)]
     return [*longer, *(tiny_run(f"short{number}", epochs=2) for number in range(2))]
 
 

@@ -242,3 +242,10 @@ def test_a_terminal_without_input_is_one_sentence(monkeypatch, capsys):
 def test_contradictory_arguments_are_one_sentence(words, capsys):
     assert cli.main(["demo", *words]) == 1
     one_sentence(DigitcnnError(capsys.readouterr().err.strip().splitlines()[-1]))
+
+
+def test_a_key_of_the_terminal_that_is_none_is_said_to_be_so(monkeypatch, capsys):
+    typed = iter(["1x", " M2 "])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(typed))
+    assert demo.asked() == "m2"
+    assert capsys.readouterr().out == "There is no key 'x'.\n"

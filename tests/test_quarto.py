@@ -217,7 +217,7 @@ def test_a_trial_of_one_chapter_executes_that_alone_and_says_its_profile(
     said = capsys.readouterr().out
     assert report.BANNER in said and "_quick/05-imbalance.html" in said
     assert report.main(["quick", "09"]) == 1
-    assert "There is no chapter '09': choose from 05-imbalance." in capsys.readouterr().err
+    assert "There is no chapter '09': choose from index, 05-imbalance." in capsys.readouterr().err
 
 
 def test_another_profile_is_not_silently_the_full_one():

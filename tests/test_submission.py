@@ -260,7 +260,7 @@ def test_what_does_not_fit_is_left_out_answers_first(project):
             assert done.returncode == 0, done.stderr.decode()
             last = done.stdout.decode().splitlines()[-1]
             assert (
-                f"and {expected} stored result{'s' * (expected > 1)} (their digests are in it)"
+                f"and {expected} stored result{'s' * (expected > 1)} (their digests are in it, "
                 in last
             )
             assert ("fits a mail" if limit > 100_000 else "too large for a mail") in last

@@ -148,7 +148,10 @@ def words(left_out: list[str]) -> str:
     results = len(left_out) - models
     found = [f"{models} model{'s' * (models > 1)} of further runs"] * bool(models)
     found += [f"{results} stored result{'s' * (results > 1)}"] * bool(results)
-    return f", {' and '.join(found)} (their digests are in it)" if found else ""
+    about = "their digests are in it"
+    if results:
+        about += ", most chapters need them to be executed again"
+    return f", {' and '.join(found)} ({about})" if found else ""
 
 
 def problems(packed: dict[str, bytes]) -> list[str]:

@@ -78,7 +78,8 @@ def document_of(chapter: str) -> str:
     if name == "index":
         return "index"
     if not found or not re.fullmatch(r"[\w-]+", name):
-        known = ", ".join(path.stem for path in sorted((ROOT / "chapters").glob("*.qmd")))
+        stems = [path.stem for path in sorted((ROOT / "chapters").glob("[!_]*.qmd"))]
+        known = ", ".join(["index", *stems])
         raise SetupError(f"There is no chapter {chapter!r}: choose from {known}.")
     return f"chapters/{found[0].stem}"
 
@@ -107,6 +108,9 @@ def freshen() -> None:
     if stale := stale_documents():
         names = ", ".join(stale[:3]) + (f" and {len(stale) - 3} more" if len(stale) > 3 else "")
         print(f"To execute: {names}, in the full environment.", flush=True)
+        if (ROOT / "left-out.json").is_file():
+            print("Most chapters need results that this submission leaves out: change them in the "
+                  "whole project.", flush=True)  # fmt: skip
         environment.ensure("full")
         step("execute.py", ROOT, **READING)
 

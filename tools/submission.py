@@ -120,7 +120,7 @@ def main(arguments: list) -> int:
     name, roll, date, draft = [*arguments, "", ""][:4]
 
     def work() -> None:
-        if not (name.strip() or roll.strip()):
+        if not (name.strip() and roll.strip()):
             raise SetupError(
                 "Give both, in quotes: make submission NAME='Ada Lovelace' ROLL=M23-001."
             )

@@ -105,8 +105,7 @@ def in_terminal(options: argparse.Namespace) -> None:
             print(shown(drawn["samples"][0], drawn["among"], fancy), flush=True)
         except DigitcnnError as error:
             print(error, flush=True)
-        reply = input("Enter next, m or s data, 0-9 class, a all, w misread, q quit > ")
-        for key in reply.strip().lower():
+        for key in asked():
             if key == "q":
                 return
             if key in "ms":
@@ -118,6 +117,16 @@ def in_terminal(options: argparse.Namespace) -> None:
                 wrong = order[(order.index(wrong) + 1) % 3]
             elif key in "0123456789":
                 digit = int(key)
+
+
+def asked() -> str:
+    """The keys that were typed, all of them known ones; none for the next sample."""
+    while True:
+        reply = input("Enter next, m or s data, 0-9 class, a all, w misread, q quit > ")
+        keys = reply.strip().lower()
+        if not (unknown := keys.strip("msawq0123456789")):
+            return keys
+        print(f"There is no key {unknown[0]!r}.", flush=True)
 
 
 def load(answers: Answers, *parts: str) -> None:
