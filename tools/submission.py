@@ -120,9 +120,11 @@ def main(arguments: list) -> int:
     name, roll, date, draft = [*arguments, "", ""][:4]
 
     def work() -> None:
-        if not (name.strip() and roll.strip()):
+        missing = [what for what, text in (("NAME", name), ("ROLL", roll)) if not text.strip()]
+        if missing:
+            give = "Give" if len(missing) > 1 else f"{missing[0]} is missing: give"
             raise SetupError(
-                "Give both, in quotes: make submission NAME='Ada Lovelace' ROLL=M23-001."
+                f"{give} both, in quotes: make submission NAME='Ada Lovelace' ROLL=M23-001."
             )
         named = checked(name, "NAME", "Ada Lovelace", " -.,\u200c\u200d")
         number = checked(roll, "ROLL", "M23-001", " -_.")
