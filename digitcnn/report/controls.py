@@ -254,7 +254,7 @@ class Effects:
         return max((c for c in self.hits if len(c) == size), key=lambda c: self.hits[c].mean())
 
     @property
-    def precision(self) -> Number:
+    def half_width(self) -> Number:
         """Half the width of the 95 % interval of a gain in points, the median of all changes."""
         gains = [self.gain(*changes) for changes in self.hits if changes]
         return Number(100 * np.median([(gain.high - gain.low) / 2 for gain in gains]), 1, "points")

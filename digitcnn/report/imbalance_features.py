@@ -1,8 +1,8 @@
 """Where two unequally frequent digits lie in the features of `imbalance`'s networks; draws nothing.
 
 Features need weights, which the pictured runs alone have (`runs.is_pictured`): the three cases of
-both data sets, seed 42, which the maps show. Of further seeds (`SEEDS`) the networks were trained
-again, and only the `moments` of their features are kept.
+both data sets, seed 42, which the maps show. Of further seeds and of controls (`SEEDS`, `WEIGHED`)
+the networks were trained again, and only the `moments` of their features are kept.
 """
 
 from __future__ import annotations
