@@ -103,7 +103,8 @@ class Trial:
         self.expected = outcome(run)
         self.clear()
         began = time.monotonic()
-        checkpoints.load_or_train(run)
+        # In a child, as it will be killed: a forked one may take thrice its parent's time.
+        assert os.waitpid(start(run, self.log), 0)[1] == 0, self.log.read_text()
         self.seconds = time.monotonic() - began
         assert outcome(run) == self.expected
         self.clear()
@@ -116,11 +117,21 @@ class Trial:
         self.log.write_text("")
         self.epoch = 0
 
-    def attempt(self, kill_after: float | None = None, before=lambda: None) -> bool:
-        """Start once, kill perhaps; check everything. True if the child came to its end."""
+    def announced(self, child: int, epoch: int) -> bool:
+        """Whether the child has said that it is past an epoch, or has ended (and is kept)."""
+        ended = os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        return ended is not None or f"epoch {epoch}/" in self.log.read_text()
+
+    def attempt(self, kill_after: float | None = None, epoch=0, before=lambda: None) -> bool:
+        """Start once, kill perhaps; check everything. True if the child came to its end.
+
+        `kill_after` are seconds from the start, or from when `epoch` was announced.
+        """
         self.log.write_text("")
         child = start(self.run, self.log, before)
         if kill_after is not None:
+            while epoch and not self.announced(child, epoch):
+                time.sleep(0.001)
             time.sleep(kill_after)
             os.kill(child, signal.SIGKILL)
         status = os.waitpid(child, 0)[1]
@@ -149,9 +160,15 @@ class Trial:
 def kill_at_random(kills: int) -> dict:
     """Kill a run at moments spread over its whole duration."""
     trial, chance = Trial(tiny_run()), random.Random(42)
-    while trial.counts["killed"] < kills:
-        # Some at any moment of a whole run, some soon after a start: epochs are reached by steps.
-        trial.attempt(chance.uniform(0, trial.seconds * chance.choice((0.5, 1.1))))
+    for number in itertools.count(1):
+        if number % 30 == 0:  # left alone: by chance none may come to its end
+            trial.attempt()
+        elif trial.counts["killed"] == kills:
+            break
+        elif number % 2:  # at any moment of a whole run
+            trial.attempt(chance.uniform(0, trial.seconds * 1.1))
+        else:  # soon after an epoch: all but the first are over in no time
+            trial.attempt(chance.uniform(0, 0.05), epoch=chance.randint(1, trial.run.epochs))
     while not trial.attempt():
         pass
     return trial.counts
