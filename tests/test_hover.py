@@ -42,14 +42,17 @@ def stand_in(monkeypatch, tmp_path):
     monkeypatch.setattr(interactive, "points", lambda shown: PLACES)
 
 
-def _rows() -> list[list[Panel]]:
+def _rows(marked: bool = False) -> list[list[Panel]]:
     classes = np.arange(40) % 10
-    return [[Panel(by, SHOWN, by, PLACES, classes) for by in ("class", "answer")]]
+    wrong = np.arange(40) == 39 if marked else None
+    return [[Panel(by, SHOWN, by, PLACES, classes, wrong) for by in ("class", "answer")]]
 
 
-def _page() -> str:
+def _page(marked: bool = False) -> str:
     figure = '<figure id="fig-x"><p><img alt="static" src="data:,"></p></figure>'
-    html = interactive.shared((SHOWN,)).data + figure + interactive.live("fig-x", _rows()).data
+    html = (
+        interactive.shared((SHOWN,)).data + figure + interactive.live("fig-x", _rows(marked)).data
+    )
     head = "<!doctype html><meta charset=utf-8><meta name=viewport content=width=device-width>"
     return f"{head}<body>{html}</body>"
 
@@ -135,6 +138,26 @@ def test_pointer_keys_and_legend_in_a_browser(stand_in, tmp_path, browser):
     assert browser.evaluate("tip.textContent") == "MNIST digit 9, read as 0"
     browser.press("Escape")
     assert browser.evaluate("tip.hidden")
+
+
+@pytest.mark.parametrize("marked", [False, True])
+def test_misread_images_are_marked_where_the_figure_marks_them(stand_in, tmp_path, browser, marked):
+    path = tmp_path / "page.html"
+    style = "<style>.hover-map { color: rgb(1, 2, 3); }</style></body>"
+    path.write_text(_page(marked).replace("</body>", style), "utf-8")
+    browser.open(path.as_uri())
+    browser.wait_for("document.querySelector('.hover-panel canvas').width > 300")
+    middle = """(([x, y]) => { const canvas = document.querySelector('.hover-panel canvas');
+        const at = [x, y].map(share => Math.floor(share * canvas.width));
+        return Array.from(canvas.getContext('2d').getImageData(...at, 1, 1).data); })"""
+    misread, other = (
+        browser.evaluate(f"{middle}([{x}, 0.02])") for x in (0.98, 0.98 - 0.96 / 9)
+    )  # samples 39 and 38, in the upper row
+    assert (misread[:3] == [1, 2, 3]) == marked and other[:3] != [1, 2, 3]
+    last = (
+        "getComputedStyle([...document.querySelectorAll('.hover-legend button')].pop(), '::before')"
+    )
+    assert (browser.evaluate(f"{last}.backgroundColor") == "rgb(1, 2, 3)") == marked
 
 
 def test_a_finger_shows_a_digit_on_a_phone(stand_in, tmp_path, browser):

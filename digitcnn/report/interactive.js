@@ -3,6 +3,7 @@
 // show() makes a figure of them live.
 window.digitcnnMaps = window.digitcnnMaps || (() => {
   const SIDE = 72;  // pixels of the enlarged picture
+  const MARK = 2.4;  // pixels of a misread sample, where these are marked
   const bytes = text => Uint8Array.from(atob(text), c => c.charCodeAt(0));
   let common = {};
   const places = {};
@@ -49,7 +50,8 @@ window.digitcnnMaps = window.digitcnnMaps || (() => {
     tip.hidden = true;
     picture.width = picture.height = SIDE;
     const groups = [common.colours.map((colour, k) => ({ name: `${k}`, colour, test: s => s.label === k })),
-      [{ name: "misclassified", test: s => s.wrong }]];
+      [{ name: "misread", test: s => s.wrong,
+        colour: spec.panels.some(panel => panel.marked) && "currentColor" }]];
     const chosen = groups.map(() => null), known = {};
     const visible = s => chosen.every(item => !item || item.test(s));
     const paints = { class: s => common.colours[s.label], answer: s => common.colours[s.said],
@@ -68,7 +70,7 @@ window.digitcnnMaps = window.digitcnnMaps || (() => {
       canvas.tabIndex = 0;
       canvas.setAttribute("role", "img");
       canvas.setAttribute("aria-label", `${panel.title}: map of ${samples.length} images. ` +
-        "The arrow keys step through misclassified ones, Escape leaves them.");
+        "The arrow keys step through misread ones, Escape leaves them.");
       const order = samples.map((_, i) => [(i * 48271) % 65537, i]).sort((a, b) => a[0] - b[0]);
       return { ...panel, samples, canvas, order: order.map(pair => pair[1]),  // none covers the rest
         xy: places[panel.map], base: document.createElement("canvas") };
@@ -91,6 +93,12 @@ window.digitcnnMaps = window.digitcnnMaps || (() => {
         pen.fillStyle = lit ? paints[panel.by](panel.samples[i]) : ink;
         pen.fillRect(x - dot / 2, y - dot / 2, dot, dot);
       }
+      Object.assign(pen, { globalAlpha: 1, fillStyle: ink });
+      if (panel.marked) panel.samples.forEach((sample, i) => {  // above all others, as in print
+        if (!sample.wrong || !visible(sample)) return;
+        const [x, y] = place(panel, i);
+        pen.fillRect(x - MARK / 2, y - MARK / 2, MARK, MARK);
+      });
       Object.assign(pen, { globalAlpha: 1, font: "bold 15px sans-serif", textAlign: "center",
         textBaseline: "middle", lineWidth: 3, strokeStyle: "#fff", fillStyle: "#000" });
       for (const [name, x, y] of panel.names) {  // classes, at their clusters

@@ -94,7 +94,8 @@ def live(figure: str, rows: list[list[Panel]]) -> HTML:
             for digit, place in anchors.items()
         ]
         about = {"title": panel.title, "map": panel.shown.name, "model": panel.shown.model}
-        panels.append(about | {"data": panel.shown.data, "by": panel.by, "names": names})
+        about |= {"data": panel.shown.data, "by": panel.by, "names": names}
+        panels.append(about | {"marked": panel.wrong is not None})
     spec = {"figure": figure, "columns": len(rows[0]), "panels": panels}
     return _html(f"<script>\ndigitcnnMaps.show({json.dumps(spec)});\n</script>")
 

@@ -27,9 +27,12 @@ def maps(rows: list[list[Panel]]) -> Figure:
     figure, axes = plt.subplots(len(rows), len(rows[0]), figsize=size, squeeze=False, dpi=dots)
     for axis, panel in zip(axes.flat, [panel for row in rows for panel in row], strict=True):
         _map(axis, panel)
-    marks = [plt.Line2D([], [], marker="o", color=c, ls="", ms=3.5) for c in CLASS_COLOURS]
-    style = {"ncols": 10, "handletextpad": -0.3, "columnspacing": 0.8, "borderpad": 0}
-    figure.legend(marks, [str(digit) for digit in range(10)], loc="outside lower center", **style)
+    legend = {str(digit): colour for digit, colour in enumerate(CLASS_COLOURS)}
+    if any(panel.wrong is not None for row in rows for panel in row):
+        legend["misread"] = "black"
+    marks = [plt.Line2D([], [], marker="o", color=c, ls="", ms=3.5) for c in legend.values()]
+    style = {"ncols": 11, "handletextpad": -0.3, "columnspacing": 0.8, "borderpad": 0}
+    figure.legend(marks, legend, loc="outside lower center", **style)
     return figure
 
 
