@@ -62,6 +62,11 @@ def test_a_value_is_a_number():
     assert Spread([1, 2, 3]).values == (1.0, 2.0, 3.0) and Spread([1, 2, 3]).count == 3
 
 
+def test_a_range_says_0_of_nothing_else():
+    assert str(Spread([0.0013, 0.42, 0.18]).range) == "0.1 to 42\u202f%"
+    assert str(Spread([0.0, 0.42, 0.18]).range) == "0 to 42\u202f%"
+
+
 def test_a_claim_that_fails_names_chapter_and_sentence(monkeypatch):
     monkeypatch.setenv("QUARTO_DOCUMENT_FILE", "03-evaluation.qmd")
     monkeypatch.setattr(files, "profile", lambda: "full")

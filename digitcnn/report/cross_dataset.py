@@ -19,7 +19,7 @@ from ..predictions import Answers, answered
 from ..sources import NAMES, TITLES
 from . import controls, evaluation
 from .representation import OTHER
-from .values import Average, Count, Number, Points, Share, Spread
+from .values import UNIT, Average, Count, Number, Points, Share, Spread, Text, listed
 
 MEASURES = ("accuracy", "precision", "recall", "ones")
 
@@ -52,6 +52,11 @@ class Crossed:
     def precision_of(self, digit: int) -> Share:
         """Of the answers of a digit, those that are right."""
         return Share(self.counts[digit, digit], self.counts[:, digit].sum())
+
+    @property
+    def each_one(self) -> Text:
+        """The share of images that each training answers '1', ``92, 66 and 97 %``."""
+        return Text(f"{listed(f'{100 * share:.0f}' for share in self.ones.values)}{UNIT}%")
 
     @property
     def seldom(self) -> Count:

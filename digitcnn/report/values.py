@@ -245,10 +245,9 @@ class Spread(Printed, float):
     @property
     def range(self) -> Text:
         """The smallest and the largest, ``96.9 to 97.1 %``."""
-        low, high = (
-            fixed(self.scale * end, decimals(self.scale * self.std))
-            for end in (min(self.values), max(self.values))
-        )
+        least, digits = self.scale * min(self.values), decimals(self.scale * self.std)
+        high = fixed(self.scale * max(self.values), digits)
+        low = fixed(least, digits if round(least, digits) or not least else 1)  # no 0 that is none
         return Text(f"{low} to {high}{UNIT + self.unit if self.unit else ''}")
 
     def __str__(self) -> str:
