@@ -143,6 +143,23 @@ def test_a_test_sample_on_the_board_is_the_same_until_it_is_changed(page, name):
     assert page.evaluate("[prepare.draw, taken]") == ["auto", ""]
 
 
+def test_a_lifted_sample_does_not_show_the_answer_to_what_was_on_the_board(page):
+    page.click("[data-view=draw]")
+    page.click("#pad", *LINE)
+    page.wait_for(f"{RESTS} && {SHARES}.every(Boolean)")
+    page.click("[data-view=samples]")
+    page.evaluate(
+        "let answered; const real = ask; "
+        "ask = async (...of) => { await answered; return real(...of); }"
+    )
+    page.evaluate("let free; answered = new Promise(done => free = done); 0")
+    page.click("#lift")
+    page.wait_for("view === 'draw' && sent.busy")
+    assert page.evaluate(SHARES) == [""] * 20  # its own is still being computed
+    page.evaluate("free()")
+    page.wait_for(f"{RESTS} && {SHARES}.every(Boolean)")
+
+
 def test_files_and_examples_in_a_browser(served, page, tmp_path, monkeypatch):
     text, blank, huge = (tmp_path / name for name in ("notes.png", "blank.png", "huge.png"))
     text.write_text("this is no picture")

@@ -78,6 +78,7 @@ async function lift() {  // the chosen test sample, pixel by pixel, onto the dra
   taken = `${item.spoken}, on the drawing board`;
   $("taken").textContent = `${item.caption.split("\n\n")[0].replace("\n", " ")}. Change it with pen and rubber.`;
   [inked, prepare.draw] = [true, "none"];  // as the networks got it as a test sample
+  delete seen.draw;  // the answer to what was on the board before
   hold("rubber");
   open("draw");
   submit();
