@@ -196,7 +196,7 @@ def test_examples_of_controls_show_one_image_of_each_class(sandbox):
     from digitcnn import data
 
     images = controls.examples("svhn")["images"]
-    assert images.shape == (7, len(controls.EXAMPLES), 3, 32, 32)
+    assert images.shape == (8, len(controls.EXAMPLES), 3, 32, 32)
     split = data.load("svhn", "test")
     first = [split.labels.tolist().index(digit) for digit in controls.EXAMPLES]
     assert np.array_equal(images[0], split.images[first].numpy())

@@ -25,6 +25,8 @@ SAMPLE = 1000  # test images of each data set that are changed
 EXAMPLES = (2, 4, 7)  # digits that show a control
 Changes = tuple[str, ...]
 PRINTED: Changes = ("upright", "blurred")  # what makes handwriting most like print
+SCANNED: Changes = ("bright digit", "two tones")  # and photographs most like scans
+TOGETHER = {"mnist": PRINTED, "svhn": SCANNED}  # shown together, by data set
 
 # Each takes float images (N, 3, 32, 32) in [0, 1] and returns as many.
 
@@ -208,15 +210,15 @@ def answers_to_nothing(run: str, name: str) -> dict[str, np.ndarray]:
 
 @store.stored(lambda name: f"representation/controls-{name}", lambda name: [store.images(name)])
 def examples(name: str) -> dict[str, np.ndarray]:
-    """``images`` uint8 (1 + controls, n, 3, 32, 32): the first test image of each of `EXAMPLES`, as
-    it is and under each control."""
+    """``images`` uint8 (1 + controls + 1, n, 3, 32, 32): the first test image of each of
+    `EXAMPLES`, as it is, under each control, and under the two of `TOGETHER`."""
     from .. import data
 
     split = data.load(name, "test")
     labels = split.labels.tolist()
     first = split.take(np.array([labels.index(digit) for digit in EXAMPLES])).images
-    shown = [changed(first, name, c).numpy() for c in combinations(name) if len(c) < 2]
-    return {"images": np.stack(shown)}
+    shown = [c for c in combinations(name) if len(c) < 2] + [TOGETHER[name]]
+    return {"images": np.stack([changed(first, name, c).numpy() for c in shown])}
 
 
 @dataclass(frozen=True)
@@ -279,10 +281,14 @@ def effects(run: str, name: str) -> Effects:
     return Effects(tuple(CONTROLS[name]), dict(zip(combinations(name), hits, strict=True)))
 
 
-def panels() -> dict[str, tuple[np.ndarray, Effects]]:
-    """Both models on the other data set: a title, `examples` and `effects` of the changes."""
-    titles = {model: f"{TITLES[model]} model on {TITLES[other]}" for model, other in OTHER.items()}
-    return {titles[m]: (examples(other)["images"], effects(m, other)) for m, other in OTHER.items()}
+def panels() -> dict[str, tuple[np.ndarray, list[str], Effects]]:
+    """Both models on the other data set: a title, `examples`, their names, and `effects`."""
+    found = {}
+    for model, other in OTHER.items():
+        names = ["unchanged", *CONTROLS[other], ",\n".join(TOGETHER[other])]
+        title = f"{TITLES[model]} model on {TITLES[other]}"
+        found[title] = (examples(other)["images"], names, effects(model, other))
+    return found
 
 
 class Nothing(NamedTuple):

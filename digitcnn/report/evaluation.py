@@ -388,12 +388,17 @@ def calibration(name: str) -> Calibration:
     return calibrated(*(predictions.predict(name, name, split) for split in ("validation", "test")))
 
 
-def maps(name: str, count: int = 6) -> list[tuple[Shown, np.ndarray]]:
-    """Random right and random wrong test images, each row with its calibrated softmax (n, 10)."""
+def maps(name: str, count: int = 6) -> list[tuple[Shown, np.ndarray, np.ndarray]]:
+    """Random right and random wrong test images, each row with its softmax (n, 10), calibrated and
+    as the network gives it."""
     p, scaled, at = predictions.predict(name, name), calibration(name), drawn(name)
     right, wrong = at[~p.wrong[at]][:count], examples(p.wrong, count)
     title = TITLES[name]
     return [
-        (_row(name, f"{title}, {what}", positions), scaled.test[positions])
+        (
+            _row(name, f"{title}, {what}", positions),
+            scaled.test[positions],
+            p.probabilities[positions],
+        )
         for what, positions in (("right", right), ("wrong", wrong))
     ]

@@ -76,25 +76,26 @@ def confusion_matrices(counts: dict[str, np.ndarray]) -> Figure:
     return figure
 
 
-def probability_maps(rows: list[tuple[Shown, np.ndarray]]) -> Figure:
+def probability_maps(rows: list[tuple[Shown, np.ndarray, np.ndarray]]) -> Figure:
     """Images, each above the probabilities of the ten classes; the true class is filled black.
 
     Args:
-        rows: a heading with its images, and their probabilities (n, 10).
+        rows: a heading with its images, and their probabilities (n, 10), scaled (bars) and raw
+            (lines).
     """
-    columns = max(len(probabilities) for _, probabilities in rows)
+    columns = max(len(probabilities) for _, probabilities, _ in rows)
     figure, axes = plt.subplots(
         2 * len(rows), columns, figsize=(WIDTH, 1.35 * len(rows)), squeeze=False,
         height_ratios=(1.5, 1) * len(rows),
     )  # fmt: skip
     for axis in axes.flat:
         axis.set_axis_off()
-    for number, (row, probabilities) in enumerate(rows):
+    for number, (row, probabilities, raw) in enumerate(rows):
         pictures, bars = axes[2 * number], axes[2 * number + 1]
         figure.text(0, 1 - (number + 0.5) / len(rows), row.heading, rotation=90, va="center",
                     ha="right", weight="bold", fontsize=SIZE)  # fmt: skip
-        for place, (image, line, shares) in enumerate(
-            zip(row.images, row.lines, probabilities, strict=True)
+        for place, (image, line, shares, unscaled) in enumerate(
+            zip(row.images, row.lines, probabilities, raw, strict=True)
         ):
             pictures[place].imshow(image.transpose(1, 2, 0))
             surest = min(100 * shares.max(), 99.9)  # none is certain
@@ -106,6 +107,8 @@ def probability_maps(rows: list[tuple[Shown, np.ndarray]]) -> Figure:
             colours = ["0" if digit == true else "0.7" for digit in range(10)]
             bars[place].set_axis_on()
             bars[place].bar(range(10), shares, color=colours, width=0.8)
+            digits = np.arange(10)
+            bars[place].hlines(unscaled, digits - 0.4, digits + 0.4, color=WRONG, linewidth=0.8)
             bars[place].set(ylim=(0, 1), yticks=(0, 1), xticks=range(10))
             bars[place].set_yticklabels(("0", "1") if place == 0 else ("", ""))
             bars[place].tick_params(length=1.5, labelsize=5.5, pad=1)

@@ -110,21 +110,23 @@ def confusion_matrices(counts: dict[str, np.ndarray]) -> Figure:
     return figure
 
 
-def controls(panels: dict[str, tuple[np.ndarray, Effects]]) -> Figure:
+def controls(panels: dict[str, tuple[np.ndarray, list[str], Effects]]) -> Figure:
     """Changed pictures, and what each and each two of the changes add to the macro recall.
 
     Args:
-        panels: title to examples uint8 (1 + k, n, 3, 32, 32), the unchanged first, and effects.
+        panels: title to examples uint8 (1 + k + 1, n, 3, 32, 32), the unchanged first and two
+            changes together last, their names, and effects.
     """
     figure, axes = plt.subplots(
-        len(panels), 2, figsize=(WIDTH, 2.1 * len(panels)), width_ratios=(1, 2.6), squeeze=False
+        len(panels), 2, figsize=(WIDTH, 2.4 * len(panels)), width_ratios=(1, 2.6), squeeze=False
     )
-    for (left, right), (title, (examples, found)) in zip(axes, panels.items(), strict=True):
+    for (left, right), (title, (examples, names, found)) in zip(axes, panels.items(), strict=True):
         padded = np.pad(examples, ((0, 0), (0, 0), (0, 0), (1, 1), (1, 1)), constant_values=255)
         sheet = padded.transpose(0, 3, 1, 4, 2).reshape(34 * len(padded), -1, 3)
         left.imshow(sheet, interpolation="none")
-        left.set_yticks(34 * (np.arange(len(padded)) + 0.5), ["unchanged", *found.controls])
-        shown = np.vstack([np.full(len(found.controls), np.nan), found.gains])  # in the same rows
+        left.set_yticks(34 * (np.arange(len(padded)) + 0.5), names)
+        none = np.full(len(found.controls), np.nan)
+        shown = np.vstack([none, found.gains, none])  # in the same rows
         filled = np.nan_to_num(shown)  # cells without a colour would get a grey edge when scaled
         right.imshow(filled, cmap="Greys", vmin=0, vmax=80, aspect="auto")
         for row, column in np.argwhere(~np.isnan(shown)):

@@ -36,7 +36,7 @@ def first_page(
     for panel, title in zip(
         (a, b, c, d),
         ("(b) Test errors (%), by epoch", "(c) Frequent confusions",
-         "(d) Features, by class", "(e) ‘1’s found (%), by ‘1’ : ‘2’ in training"),
+         "(d) Features, by class", "(e) 1s found (%), by 1s : 2s in training"),
         strict=True,
     ):  # fmt: skip
         panel.suptitle(title, fontsize=SIZE + 0.5, weight="bold", x=0.02, ha="left")

@@ -14,8 +14,14 @@ from collections.abc import Iterable
 from .. import stats
 
 UNIT = "\u202f"  # a narrow space at which no line is broken
+WORD = "\u00a0"  # the same before a word, as wide as between others
 MINUS, MISSING = "\u2212", "–"
 ERRORS = 4  # standard errors from end to end of a 95 % interval, nearly
+
+
+def spaced(name: str) -> str:
+    """A unit with the space before it, none without a unit."""
+    return name and (WORD if len(name) > 3 else UNIT) + name
 
 
 def decimals(error: float, most: int = 2) -> int:
@@ -64,7 +70,7 @@ class Number(Printed, float):
         return made
 
     def __str__(self) -> str:
-        return fixed(float(self), self.digits) + (UNIT + self.unit if self.unit else "")
+        return fixed(float(self), self.digits) + spaced(self.unit)
 
 
 class Duration(Printed, float):
@@ -166,12 +172,12 @@ class Estimated(Printed, float):
         return fixed(self.scale * value, self.digits)
 
     def __str__(self) -> str:
-        return self._number(self) + (UNIT + self.unit if self.unit else "")
+        return self._number(self) + spaced(self.unit)
 
     @property
     def interval(self) -> Text:
         """The ends of the interval, ``0.3 to 0.5``."""
-        end = UNIT + self.unit if self.unit else ""
+        end = spaced(self.unit)
         return Text(f"{self._number(self.low)} to {self._number(self.high)}{end}")
 
     @property
@@ -183,7 +189,7 @@ class Estimated(Printed, float):
         """`full` with so many decimals, for a column that is to be even."""
         parts = (fixed(self.scale * part, digits) for part in (self, self.low, self.high))
         value, low, high = parts
-        return Text(f"{value}{UNIT + self.unit if self.unit else ''} ({low} to {high})")
+        return Text(f"{value}{spaced(self.unit)} ({low} to {high})")
 
 
 class Average(Estimated):
@@ -248,7 +254,7 @@ class Spread(Printed, float):
         least, digits = self.scale * min(self.values), decimals(self.scale * self.std)
         high = fixed(self.scale * max(self.values), digits)
         low = fixed(least, digits if round(least, digits) or not least else 1)  # no 0 that is none
-        return Text(f"{low} to {high}{UNIT + self.unit if self.unit else ''}")
+        return Text(f"{low} to {high}{spaced(self.unit)}")
 
     def __str__(self) -> str:
         std = self.scale * self.std
@@ -259,7 +265,7 @@ class Spread(Printed, float):
         shown = fixed(self.scale * self, digits)
         if std > 0:
             shown += f"{UNIT}±{UNIT}{fixed(std, digits)}"
-        return shown + (UNIT + self.unit if self.unit else "")
+        return shown + spaced(self.unit)
 
 
 def listed(items: Iterable[object]) -> Text:
