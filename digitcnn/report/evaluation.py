@@ -389,16 +389,10 @@ def calibration(name: str) -> Calibration:
 
 
 def maps(name: str, count: int = 6) -> list[tuple[Shown, np.ndarray, np.ndarray]]:
-    """Random right and random wrong test images, each row with its softmax (n, 10), calibrated and
-    as the network gives it."""
-    p, scaled, at = predictions.predict(name, name), calibration(name), drawn(name)
-    right, wrong = at[~p.wrong[at]][:count], examples(p.wrong, count)
-    title = TITLES[name]
+    """Random right and wrong test images, each row with its softmax (n, 10), scaled and raw."""
+    p, scaled, at = predictions.predict(name, name), calibration(name).test, drawn(name)
+    rows = {"right": at[~p.wrong[at]][:count], "wrong": examples(p.wrong, count)}
     return [
-        (
-            _row(name, f"{title}, {what}", positions),
-            scaled.test[positions],
-            p.probabilities[positions],
-        )
-        for what, positions in (("right", right), ("wrong", wrong))
+        (_row(name, f"{TITLES[name]}, {what}", these), scaled[these], p.probabilities[these])
+        for what, these in rows.items()
     ]
