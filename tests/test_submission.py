@@ -120,7 +120,7 @@ def packed(project, tmp_path_factory):
     with zipfile.ZipFile(project / f"{STEM}.zip") as book:
         assert book.testzip() is None
         assert book.namelist() == sorted(book.namelist())
-        assert {entry.date_time for entry in book.infolist()} == {(2025, 3, 9, 12, 0, 0)}
+        assert {entry.date_time for entry in book.infolist()} == {(2025, 3, 9, 0, 0, 0)}
         book.extractall(target)
     assert [entry.name for entry in target.iterdir()] == [STEM]
     return target / STEM

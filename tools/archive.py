@@ -168,9 +168,10 @@ def problems(packed: dict[str, bytes]) -> list[str]:
 def zipped(stem: str, packed: dict[str, bytes], day: datetime.date) -> bytes:
     """A ZIP archive of files in one folder, the same bytes for the same files and day."""
     target = io.BytesIO()
+    dated = (day.year, day.month, day.day, 0, 0, 0)  # not later: make warns of files of the future
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as book:
         for where in sorted(packed):
-            entry = zipfile.ZipInfo(f"{stem}/{where}", (day.year, day.month, day.day, 12, 0, 0))
+            entry = zipfile.ZipInfo(f"{stem}/{where}", dated)
             entry.create_system, entry.external_attr = 3, 0o644 << 16
             book.writestr(entry, packed[where], zipfile.ZIP_DEFLATED, 9)
     return target.getvalue()
